@@ -1,0 +1,225 @@
+"""Domains, mixtures and constraints: immutable data, addressed by domain name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlaw.errors import InfeasibleError, MixtureError
+
+SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A named source of training tokens.
+
+    Attributes:
+        name: unique within a study.
+        available_tokens: unique tokens that a run may draw from; None when unknown.
+        found_tokens: tokens the source holds in nature, before any cap; sets the natural
+            mixture. Defaults to `available_tokens`.
+    """
+
+    name: str
+    available_tokens: int | None = None
+    found_tokens: int | None = None
+
+    def __post_init__(self):
+        if not self.name or self.name != self.name.strip():
+            raise MixtureError(f"domain name {self.name!r} is empty or padded with spaces")
+        for label in ("available_tokens", "found_tokens"):
+            count = getattr(self, label)
+            if count is not None and count <= 0:
+                raise MixtureError(f"domain {self.name!r} has {label} = {count}; it must be > 0")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise MixtureError when a domain is named twice or none is named."""
+    if not names:
+        raise MixtureError("no domain is named; a mixture needs at least one")
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise MixtureError(f"domain {name!r} is named twice; each name must be unique")
+        seen.add(name)
+
+
+class Mixture(Mapping[str, float]):
+    """Domain -> proportion of training tokens; non-negative, sums to one.
+
+    A sum within 1e-6 of one is rescaled to one exactly (floating-point dust); anything
+    further is an error, never a silent renormalisation.
+
+    Raises: MixtureError: a NaN, negative or missing proportion, or a wrong sum.
+    """
+
+    __slots__ = ("_shares",)
+
+    def __init__(self, shares: Mapping[str, float]):
+        check_names(list(shares))
+        for name, share in shares.items():
+            if not math.isfinite(share) or share < 0:
+                raise MixtureError(
+                    f"the proportion of {name!r} is {share}; it must be finite and >= 0"
+                )
+        total = math.fsum(shares.values())
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise MixtureError(
+                f"the proportions sum to {total:.6f}, they must sum to 1 "
+                f"(within {SUM_TOLERANCE:g}): {dict(shares)}"
+            )
+        self._shares = {name: float(share) / total for name, share in shares.items()}
+
+    def __getitem__(self, domain: str) -> float:
+        return self._shares[domain]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shares)
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._shares.items()))
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={share:.4g}" for name, share in self._shares.items())
+        return f"Mixture({inner})"
+
+    @classmethod
+    def uniform(cls, domains: Sequence[str]) -> Mixture:
+        """Equal proportions."""
+        return cls.from_weights(dict.fromkeys(domains, 1.0))
+
+    @classmethod
+    def natural(cls, domains: Sequence[Domain]) -> Mixture:
+        """Proportions as the tokens are found in nature."""
+        counts = {d.name: d.found_tokens or d.available_tokens for d in domains}
+        unknown = [name for name, count in counts.items() if count is None]
+        if unknown:
+            raise MixtureError(
+                f"the natural mixture needs token counts, unknown for {unknown}; "
+                "set available_tokens for each domain"
+            )
+        return cls.from_weights({name: float(count or 0) for name, count in counts.items()})
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, float]) -> Mixture:
+        """Rescale positive weights of any sum into proportions."""
+        total = math.fsum(weights.values())
+        if not (math.isfinite(total) and total > 0):
+            raise MixtureError(f"weights sum to {total}; they need a finite sum > 0")
+        return cls({name: weight / total for name, weight in weights.items()})
+
+    @classmethod
+    def from_array(cls, domains: Sequence[str], proportions: np.ndarray) -> Mixture:
+        """Proportions (M,) in the order of `domains`."""
+        check_names(domains)
+        if len(domains) != len(proportions):
+            raise MixtureError(f"{len(proportions)} proportions for {len(domains)} domains")
+        return cls(dict(zip(domains, map(float, proportions), strict=True)))
+
+    def array(self, domains: Sequence[str]) -> np.ndarray:
+        """Proportions (M,) in the order of `domains`; a domain not named here has none."""
+        strangers = [name for name in self if name not in domains]
+        if strangers:
+            raise MixtureError(f"the mixture names {strangers}, not among {list(domains)}")
+        return np.array([self._shares.get(name, 0.0) for name in domains])
+
+    def replace(self, **shares: float) -> Mixture:
+        """Set some proportions; the other domains keep their ratios and share the rest."""
+        strangers = [name for name in shares if name not in self]
+        if strangers:
+            raise MixtureError(f"cannot replace {strangers}, not among {list(self)}")
+        kept = {name: share for name, share in self.items() if name not in shares}
+        rest, total = 1 - math.fsum(shares.values()), math.fsum(kept.values())
+        if rest > SUM_TOLERANCE and total <= 0:
+            raise MixtureError(f"{shares} leave {rest:.4g} to domains that all have proportion 0")
+        scale = rest / total if total > 0 else 0.0
+        return Mixture({name: shares.get(name, share * scale) for name, share in self.items()})
+
+    def epochs(self, train_tokens: float, domains: Sequence[Domain]) -> dict[str, float]:
+        """How often each domain's available tokens are seen: r_j D / U_j."""
+        return {
+            d.name: self._shares.get(d.name, 0.0) * train_tokens / d.available_tokens
+            for d in domains
+            if d.available_tokens is not None
+        }
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a mixture must respect.
+
+    Attributes:
+        lower: domain -> smallest proportion (default 0).
+        upper: domain -> largest proportion (default 1).
+        max_epochs: at most so many passes over each domain's available tokens; None: no cap.
+    """
+
+    lower: Mapping[str, float] = field(default_factory=dict)
+    upper: Mapping[str, float] = field(default_factory=dict)
+    max_epochs: float | None = None
+
+    def __post_init__(self):
+        for label, bounds in (("lower", self.lower), ("upper", self.upper)):
+            for name, bound in bounds.items():
+                if not (math.isfinite(bound) and 0 <= bound <= 1):
+                    raise MixtureError(
+                        f"the {label} bound of {name!r} is {bound}; it must lie in [0, 1]"
+                    )
+        if self.max_epochs is not None and not self.max_epochs > 0:
+            raise MixtureError(f"max_epochs is {self.max_epochs}; it must be > 0")
+
+    def bounds(
+        self, domains: Sequence[Domain], train_tokens: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper proportions (M,), (M,) with epoch caps folded in.
+
+        Raises:
+            InfeasibleError: no mixture fits; names the bounds that conflict.
+            MixtureError: a bound on an unknown domain, or an epoch cap without token counts.
+        """
+        names = [domain.name for domain in domains]
+        check_names(names)
+        strangers = sorted({*self.lower, *self.upper} - set(names))
+        if strangers:
+            raise MixtureError(f"bounds on unknown domains {strangers}; known are {names}")
+        lower = np.array([self.lower.get(name, 0.0) for name in names])
+        upper = np.array([self.upper.get(name, 1.0) for name in names])
+        why = {name: f"upper[{name}] = {bound:g}" for name, bound in self.upper.items()}
+        if self.max_epochs is not None:
+            for j, domain in enumerate(domains):
+                if domain.available_tokens is None or not train_tokens:
+                    raise MixtureError(
+                        f"max_epochs = {self.max_epochs:g} needs available_tokens of "
+                        f"{domain.name!r} and the training tokens; set them or drop the cap"
+                    )
+                cap = self.max_epochs * domain.available_tokens / train_tokens
+                if cap < upper[j]:
+                    upper[j] = cap
+                    why[domain.name] = (
+                        f"max_epochs = {self.max_epochs:g} caps {domain.name} at {cap:.4g} "
+                        f"({domain.available_tokens:,} tokens for a run of {train_tokens:,.0f})"
+                    )
+        for j, name in enumerate(names):
+            if lower[j] > upper[j] + 1e-12:
+                raise InfeasibleError(
+                    f"lower[{name}] = {lower[j]:g} conflicts with {why.get(name)}; "
+                    "lower the first or raise the second"
+                )
+        if lower.sum() > 1 + 1e-12:
+            active = ", ".join(f"{n}: {b:g}" for n, b in self.lower.items() if b > 0)
+            raise InfeasibleError(
+                f"the lower bounds sum to {lower.sum():.4f}, more than 1 ({active}); lower them"
+            )
+        if upper.sum() < 1 - 1e-12:
+            raise InfeasibleError(
+                f"the upper bounds sum to {upper.sum():.4f}, less than 1; raise one of: "
+                + "; ".join(why.values())
+            )
+        return lower, upper
