@@ -11,6 +11,7 @@ import numpy as np
 from mixlaw.errors import InfeasibleError, MixtureError
 
 SUM_TOLERANCE = 1e-6
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def check_names(names: Sequence[str]) -> None:
 class Mixture(Mapping[str, float]):
     """Domain -> proportion of training tokens; non-negative, sums to one.
 
-    A sum within 1e-6 of one is rescaled to one exactly (floating-point dust); anything
-    further is an error, never a silent renormalisation.
+    A sum within 1e-6 of one is rescaled to one (floating-point dust); anything further is an
+    error, never a silent renormalisation. `Mixture(dict(mixture))` is bit-identical.
 
     Raises: MixtureError: a NaN, negative or missing proportion, or a wrong sum.
     """
@@ -72,7 +73,10 @@ class Mixture(Mapping[str, float]):
                 f"the proportions sum to {total:.6f}, they must sum to 1 "
                 f"(within {SUM_TOLERANCE:g}): {dict(shares)}"
             )
-        self._shares = {name: float(share) / total for name, share in shares.items()}
+        # Rescaling what already sums to 1 would change last bits each time a mixture is read
+        # back, and with them the run_id.
+        scale = total if abs(total - 1) > _ROUNDING else 1.0
+        self._shares = {name: float(share) / scale for name, share in shares.items()}
 
     def __getitem__(self, domain: str) -> float:
         return self._shares[domain]

@@ -1,4 +1,4 @@
-"""Runs: what was asked for (RunSpec), what came out (RunStore), and the table of both (RunTable)."""
+"""Runs: what was asked for (RunSpec), what came out (RunStore), and both as one RunTable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunSpec:
             "verify" (never fitted).
         size: name of the architecture in the study.
         num_params: non-embedding parameters.
-        horizons: training tokens at which a finished-schedule loss is measured, ascending.
+        horizon_tokens: training tokens at which a finished-schedule loss is measured, ascending.
         seed: of initial weights and data order.
         context: digest of all else that decides the losses (corpus, tokenizer, recipe).
     """
@@ -42,7 +42,7 @@ class RunSpec:
     role: str
     size: str
     num_params: int
-    horizons: tuple[int, ...]
+    horizon_tokens: tuple[int, ...]
     seed: int
     context: str
 
@@ -50,16 +50,27 @@ class RunSpec:
     def run_id(self) -> str:
         """Hash of what decides the result; label and role do not."""
         return digest(
-            [dict(self.mixture), self.size, self.num_params, self.horizons, self.seed, self.context]
+            [
+                dict(self.mixture),
+                self.size,
+                self.num_params,
+                self.horizon_tokens,
+                self.seed,
+                self.context,
+            ]
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "mixture": dict(self.mixture), "horizons": list(self.horizons)}
+        return {
+            **vars(self),
+            "mixture": dict(self.mixture),
+            "horizon_tokens": list(self.horizon_tokens),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
-        mixture, horizons = Mixture(data["mixture"]), tuple(data["horizons"])
-        return cls(**{**data, "mixture": mixture, "horizons": horizons})
+        mixture, horizons = Mixture(data["mixture"]), tuple(data["horizon_tokens"])
+        return cls(**{**data, "mixture": mixture, "horizon_tokens": horizons})
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class RunResult:
 
 
 class RunStore:
-    """One folder per run, named by the hash of its spec; a result is written whole or not at all."""
+    """One folder per run, named by its spec's hash; a result is written whole or not at all."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -107,7 +118,7 @@ class RunStore:
             if not self.has(spec):
                 continue
             result = self.load(spec)
-            for h, train_tokens in enumerate(spec.horizons):
+            for h, train_tokens in enumerate(spec.horizon_tokens):
                 row = {"run": spec.run_id, "label": spec.label, "role": spec.role}
                 row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
                 row |= {"seed": spec.seed, "status": result.status}
@@ -180,10 +191,10 @@ class RunTable:
         except MixtureError as error:
             raise RunTableError(str(error)) from error
         status = _strings(rows, "status", lambda i: DONE)
-        bad = sorted(set(status) - {DONE, FAILED})
+        bad = sorted(set(status.tolist()) - {DONE, FAILED})
         if bad:
             raise RunTableError(f"status {bad} is unknown; use {DONE!r} or {FAILED!r}")
-        table = cls(
+        return cls(
             domains=domains,
             targets=targets,
             weights=_weights(rows, domains, sum_tolerance),
@@ -196,7 +207,6 @@ class RunTable:
             status=status,
             seed=np.array([int(_number(row, "seed", i) or 0) for i, row in enumerate(rows)]),
         )
-        return table
 
     @classmethod
     def read(cls, path: str | Path, *, sum_tolerance: float = SUM_TOLERANCE) -> RunTable:
@@ -213,7 +223,9 @@ class RunTable:
             elif path.suffix == ".parquet":
                 rows = _read_parquet(path)
             else:
-                raise RunTableError(f"{path}: unknown kind {path.suffix!r}; use .csv, .jsonl, .parquet")
+                raise RunTableError(
+                    f"{path}: unknown kind {path.suffix!r}; use .csv, .jsonl, .parquet"
+                )
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise RunTableError(f"could not read the run table {path}: {error}") from error
         try:
@@ -225,10 +237,14 @@ class RunTable:
         """The inverse of `from_rows`; missing values are None."""
         out = []
         for i in range(len(self)):
-            row: dict[str, Any] = {key: str(getattr(self, key)[i]) for key in ("run", "label", "role")}
+            row: dict[str, Any] = {
+                key: str(getattr(self, key)[i]) for key in ("run", "label", "role")
+            }
             row |= {"seed": int(self.seed[i]), "status": str(self.status[i])}
             row |= {key: _whole(getattr(self, key)[i]) for key in ("num_params", "train_tokens")}
-            row |= {f"weight/{d}": float(w) for d, w in zip(self.domains, self.weights[i], strict=True)}
+            row |= {
+                f"weight/{d}": float(w) for d, w in zip(self.domains, self.weights[i], strict=True)
+            }
             row |= {
                 t: None if np.isnan(v) else float(v)
                 for t, v in zip(self.targets, self.values[i], strict=True)

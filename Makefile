@@ -1,0 +1,32 @@
+# Two commands for users: `make demo` and `make test`. Both set up .venv first.
+# For developers: `make check` (lint, types, tests), `make bench`, `make clean`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+# torch first and pinned: any other spelling pulls gigabytes of CUDA packages.
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	touch $@
+
+demo: .venv/.ready
+	$(BIN)/mixlaw demo demo-study
+
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+check: test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv demo-study .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,206 @@
+"""Subcommands. Each opens a study, makes one library call and shows the result.
+
+Exit codes: 0 done; 1 an error that the user can mend (its message says how); 2 wrong usage;
+130 interrupted (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mixlaw import __version__
+from mixlaw.cli import show
+from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
+from mixlaw.files import write_text
+from mixlaw.mixture import Mixture
+from mixlaw.study import Scale, Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Choose the data mixture of a language model before the model is trained.",
+)
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder or YAML file of a study.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON only.")]
+
+EXTRAS = {"torch": "train", "safetensors": "train", "tokenizers": "train", "zstandard": "train"}
+
+
+def main() -> None:
+    """Run the command line; turn mixlaw's errors into a message and an exit code."""
+    try:
+        app()
+    except MixlawError as error:
+        show.error(str(error))
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        show.error(str(MissingExtraError(error.name, EXTRAS[error.name])))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        show.error("stopped; run the same command to go on from the last checkpoint")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mixlaw {__version__}")
+        raise typer.Exit
+
+
+def _out(data: Any, as_json: bool, human: Callable[[], None]) -> None:
+    """JSON alone, or a picture for people."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=1, allow_nan=False))
+    else:
+        human()
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="New folder for the study.")]) -> None:
+    """Write a commented study.yaml to fill in."""
+    path = folder / "study.yaml"
+    if path.exists():
+        raise StudyError(f"{path} exists already; edit it, or name another folder")
+    write_text(path, template("study.yaml"))
+    show.line(f"wrote {path}: name your domains and paths in it, then: mixlaw status {folder}")
+
+
+@app.command()
+def status(study: StudyPath, as_json: Json = False) -> None:
+    """What is done and what is next."""
+    found = Study(study).status()
+    _out(found, as_json, lambda: show.status(found))
+
+
+@app.command()
+def corpus(study: StudyPath, as_json: Json = False) -> None:
+    """Read the text, remove duplicates, split, tokenise."""
+    built = Study(study).corpus()
+    _out(built.summary(), as_json, lambda: show.corpus(built.summary()))
+
+
+@app.command()
+def design(study: StudyPath, as_json: Json = False) -> None:
+    """Choose the mixtures and sizes of the proxy runs."""
+    specs = Study(study).design()
+    _out([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
+
+
+@app.command()
+def train(study: StudyPath, as_json: Json = False) -> None:
+    """Train the proxy runs that are still missing. Interrupt and repeat at will."""
+    with show.swarm_progress() as on_progress:
+        runs = Study(study).train(on_progress)
+    _out(runs.rows(), as_json, lambda: show.runs(runs))
+
+
+@app.command()
+def fit(study: StudyPath, as_json: Json = False) -> None:
+    """Fit the laws, choose by held-out mixtures and scales."""
+    fitted = Study(study).fit()
+    _out(fitted.to_dict(), as_json, lambda: show.fit(fitted))
+
+
+@app.command()
+def predict(
+    study: StudyPath,
+    mixture: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mixture", "-m", help="For instance web=0.6,code=0.4; default: the baselines."
+        ),
+    ] = None,
+    num_params: Annotated[int | None, typer.Option(help="Non-embedding parameters.")] = None,
+    train_tokens: Annotated[int | None, typer.Option(help="Training tokens.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Forecast mixtures at the target scale, or at another."""
+    opened = Study(study)
+    mixtures = {text: _parse_mixture(text) for text in mixture or []} or opened.baselines()
+    scale = opened.scale
+    scale = Scale(num_params or scale.num_params, train_tokens or scale.train_tokens)
+    forecasts = opened.predict(list(mixtures.values()), scale)
+    data = {
+        "scale": vars(scale),
+        "level": opened.config.fit.level,
+        "forecasts": [
+            {
+                "mixture": dict(m),
+                "targets": {t: {"value": v, "half_width": h} for t, (v, h) in f.items()},
+            }
+            for m, f in zip(mixtures.values(), forecasts, strict=True)
+        ],
+    }
+    _out(data, as_json, lambda: show.forecasts(list(mixtures), data))
+
+
+@app.command()
+def optimize(study: StudyPath, as_json: Json = False) -> None:
+    """The mixture to train, how much better it is, and how sure."""
+    decision = Study(study).optimize()
+    _out(decision.to_dict(), as_json, lambda: show.decision(decision))
+
+
+@app.command()
+def verify(study: StudyPath, as_json: Json = False) -> None:
+    """Train the target size on the recommended mixture and the baselines; compare."""
+    with show.swarm_progress() as on_progress:
+        found = Study(study).verify(on_progress)
+    _out(found.to_dict(), as_json, lambda: show.verification(found))
+
+
+@app.command()
+def report(study: StudyPath, as_json: Json = False) -> None:
+    """Write report.html: one file, readable offline."""
+    from mixlaw.report import write_report
+
+    path = write_report(Study(study))
+    _out({"report": str(path)}, as_json, lambda: show.line(f"wrote {path}"))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder for the demo study.")] = Path("demo-study"),
+    short: Annotated[bool, typer.Option("--short", help="About a minute, less exact.")] = False,
+) -> None:
+    """The whole job on text of the installed Python environment, in minutes."""
+    from mixlaw.cli.demo import run_demo
+
+    run_demo(folder, short=short)
+
+
+def template(name: str) -> str:
+    """A study file shipped with the package."""
+    return (files("mixlaw.study") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _parse_mixture(text: str) -> Mixture:
+    shares = {}
+    for part in text.split(","):
+        name, equals, share = part.partition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            equals = ""
+            value = 0.0
+        if not equals:
+            raise MixtureError(f"{part!r} in --mixture {text!r} is not of the form domain=0.5")
+        if name.strip() in shares:
+            raise MixtureError(f"domain {name.strip()!r} is named twice in --mixture {text!r}")
+        shares[name.strip()] = value
+    return Mixture(shares)

@@ -1,0 +1,51 @@
+"""`mixlaw demo`: every step of a study on real text, told as it goes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mixlaw.cli import show
+from mixlaw.errors import StudyError
+from mixlaw.files import write_text
+from mixlaw.report import write_report
+from mixlaw.study import Study
+
+
+def run_demo(folder: Path, *, short: bool) -> None:
+    """Run (or resume) the demo in `folder`.
+
+    Raises: StudyError: the folder holds another study.
+    """
+    from mixlaw.cli.app import template
+
+    started = time.perf_counter()
+    text = template("demo-short.yaml" if short else "demo.yaml")
+    file = folder / "study.yaml"
+    if not file.exists():
+        write_text(file, text)
+    elif file.read_text(encoding="utf-8") != text:
+        raise StudyError(
+            f"{file} is not this demo's study; name another folder (mixlaw demo FOLDER), "
+            "or delete this one"
+        )
+    study = Study(folder)
+
+    show.step(1, "Corpus: real text of this Python environment, deduplicated, split, tokenised")
+    show.corpus(study.corpus().summary())
+    show.step(2, "Design: which mixtures are worth a proxy run")
+    show.design(study.design())
+    show.step(3, "Train the swarm: several proxies at once, a finished-schedule loss per horizon")
+    with show.swarm_progress() as on_progress:
+        show.runs(study.train(on_progress))
+    show.step(4, "Fit: every law on the same held-out mixtures and scales")
+    show.fit(study.fit())
+    show.step(5, "Optimize: the best mixture for a larger model, with an interval")
+    show.decision(study.optimize())
+    show.step(6, "Verify: train that larger model on it, and on the baselines")
+    with show.swarm_progress() as on_progress:
+        show.verification(study.verify(on_progress))
+    show.step(7, "Report")
+    path = write_report(study)
+    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    show.line(f"wrote {path}: open it in a browser. All of it took {minutes} min {seconds} s.")

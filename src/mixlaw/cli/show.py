@@ -1,0 +1,255 @@
+"""What people see in the terminal; nothing here computes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from mixlaw.runs import FAILED, RunSpec, RunTable
+
+if TYPE_CHECKING:
+    from mixlaw.launch.local import Progress as SwarmProgress
+    from mixlaw.laws import FittedLaws
+    from mixlaw.optimize import Decision
+    from mixlaw.study.verification import Verification
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def error(message: str) -> None:
+    err.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+
+
+def line(text: str) -> None:
+    out.print(_plain(text), soft_wrap=True)
+
+
+def step(number: int, title: str) -> None:
+    out.print(f"\n[bold cyan]{number}.[/] [bold]{_plain(title)}[/]")
+
+
+def _plain(text: str) -> str:
+    # Names come from users; square brackets in them are not markup.
+    return text.replace("[", r"\[")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    for i, column in enumerate(columns):
+        table.add_column(_plain(column), justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(_plain(str(cell)) for cell in row))
+    out.print(table)
+
+
+@contextlib.contextmanager
+def swarm_progress() -> Iterator[Callable[[SwarmProgress], None]]:
+    """A line on stderr with share done, tokens/s and time left."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>5.1f} %  {task.fields[speed]}"),
+        console=err,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("preparing", total=1.0, speed="")
+
+        def update(now: SwarmProgress) -> None:
+            minutes, seconds = divmod(round(now.seconds_left), 60)
+            speed = f"{now.tokens_per_second:,.0f} tokens/s, {minutes}:{seconds:02d} left"
+            doing = f"runs {now.runs_done}/{now.runs_total}, {now.doing}"
+            bar.update(task, completed=now.share_done, description=doing, speed=speed)
+
+        yield update
+
+
+def status(found: dict[str, Any]) -> None:
+    rows = [(step, line or "-") for step, line in found["steps"].items()]
+    _table(["step", "state"], rows, title=found["folder"])
+    if found["runs"]["planned"]:
+        line("{done} of {planned} runs finished, {failed} failed".format(**found["runs"]))
+    following = found["next"]
+    line(f"next: mixlaw {following} {found['folder']}" if following else "all done")
+
+
+def design(specs: Sequence[RunSpec]) -> None:
+    first = {spec.label: spec.mixture for spec in specs}
+    names = list(next(iter(first.values())))
+    rows = [[label, *(f"{m[name]:.3f}" for name in names)] for label, m in first.items()]
+    _table(["mixture", *names], rows)
+    sizes = list(dict.fromkeys(spec.size for spec in specs))
+    extra = sum(spec.role == "replicate" for spec in specs)
+    line(f"{len(first)} mixtures at {', '.join(sizes)}: {len(specs)} runs, {extra} of them")
+    line("replicates with another seed, so that the noise is known")
+
+
+def runs(table: RunTable) -> None:
+    """Loss range per size at the longest horizon."""
+    rows = []
+    done = table.done()
+    for num_params in np.unique(done.num_params):
+        at_size = done.select(done.num_params == num_params)
+        last = at_size.select(at_size.train_tokens == at_size.train_tokens.max())
+        for t, target in enumerate(last.targets):
+            if target.startswith("bpb/"):
+                low, high = last.values[:, t].min(), last.values[:, t].max()
+                rows.append([f"{num_params:,.0f}", target, f"{low:.3f}", f"{high:.3f}"])
+    _table(["parameters", "target", "best mixture", "worst mixture"], rows)
+    failed = sorted(set(table.label[table.status == FAILED]))
+    if failed:
+        line(f"failed, kept and left out of every fit: {', '.join(failed)}")
+
+
+def corpus(summary: dict[str, Any]) -> None:
+    rows = [
+        [
+            d["name"] + ("" if d["trained"] else " (only measured)"),
+            f"{d['train_documents']:,}",
+            f"{d['train_tokens']:,}",
+            f"{d['natural_share']:.1%}" if d["trained"] else "-",
+            f"{d['valid_tokens']:,}",
+            f"{d['removed_exact']} + {d['removed_near']}",
+        ]
+        for d in summary["domains"]
+    ]
+    columns = ["domain", "documents", "training tokens", "natural share", "validation tokens"]
+    _table([*columns, "duplicates (exact + near)"], rows)
+    line(f"tokenizer {summary['tokenizer']}, {summary['vocab_size']:,} ids")
+
+
+def fit(fitted: FittedLaws) -> None:
+    """Every candidate's held-out error on the deciding split, then the chosen law by target."""
+    validation = fitted.cross_validation
+    split = validation.deciding_split
+    rows = []
+    for name in validation.ranking():
+        scores = validation.scores[name][split]
+        within = validation.scores[name].get("mixture")
+        rows.append(
+            [
+                ("* " if name == fitted.law else "  ") + name,
+                f"{scores.normalised_error.mean():.3f}",
+                f"{scores.mae.mean():.4f}",
+                f"{scores.spearman.mean():.3f}",
+                "-" if within is None else f"{within.normalised_error.mean():.3f}",
+            ]
+        )
+    for name, reasons in validation.refused.items():
+        if split in reasons:
+            rows.append([f"  {name}", "refused", "", "", ""])
+    columns = ["law (* chosen)", "normalised error", "mean abs. error", "rank correlation"]
+    title = {"scale": "held out: mixtures at the largest size and horizon"}.get(
+        split, "held out: mixtures"
+    )
+    _table([*columns, "error at trained scales"], rows, title=title)
+    scores = validation.scores[fitted.law]
+    name = "mixture" if "mixture" in scores else split
+    rows = [
+        [target, f"{m:.4f}", f"{base:.4f}", f"{m / base:.2f}", f"{rho:.3f}"]
+        for target, m, base, rho in zip(
+            fitted.targets,
+            scores[name].mae,
+            scores[name].mae_of_mean,
+            scores[name].spearman,
+            strict=True,
+        )
+    ]
+    columns = ["target", "mean abs. error", "of predicting the mean", "ratio", "rank correlation"]
+    _table(columns, rows, title=f"{fitted.law} on held-out mixtures at the trained scales")
+    _warnings(fitted.warnings)
+
+
+def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
+    targets = list(data["forecasts"][0]["targets"])
+    rows = [
+        [target]
+        + [
+            f"{f['targets'][target]['value']:.4f} ± {f['targets'][target]['half_width']:.4f}"
+            for f in data["forecasts"]
+        ]
+        for target in targets
+    ]
+    _table(["target", *names], rows, title=_scale_text(**data["scale"], level=data["level"]))
+
+
+def decision(found: Decision) -> None:
+    names = list(found.recommended)
+    others = {name: comparison.forecast for name, comparison in found.baselines.items()}
+    everyone = {"recommended": found.forecast, **others}
+    rows = [
+        [domain, *(f"{forecast.mixture.get(domain, 0.0):.3f}" for forecast in everyone.values())]
+        for domain in names
+    ]
+    _table(["share", *everyone], rows)
+    rows = [["objective", *(_interval(f.objective) for f in everyone.values())]]
+    rows += [
+        [f"  {target} ({found.objective.get(target, 0):.2g})"]
+        + [_interval(f.targets[target]) for f in everyone.values()]
+        for target in found.forecast.targets
+    ]
+    title = _scale_text(found.num_params, found.train_tokens, found.level)
+    _table(["forecast (weight)", *everyone], rows, title=title)
+    for name, comparison in found.baselines.items():
+        line(
+            f"better than {name} by {comparison.gain:.4f}, "
+            f"with probability {comparison.probability_better:.2f}"
+        )
+    if found.gap is not None:
+        line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
+    else:
+        line(f"no certificate: {found.law} is not convex; starts agree within {found.spread:.1e}")
+    for bound in found.active_bounds:
+        line(f"at a bound: {bound}")
+    _warnings(found.warnings)
+
+
+def verification(found: Verification) -> None:
+    rows = [
+        [
+            name,
+            _interval(verified.predicted),
+            f"{verified.mean:.4f}",
+            ", ".join(f"{value:.4f}" for value in verified.observed),
+            "yes" if verified.inside else "NO",
+        ]
+        for name, verified in found.mixtures.items()
+    ]
+    _table(["mixture", "predicted", "observed", "by seed", "in the interval"], rows)
+    for name, gain in found.gains.items():
+        text = f"against {name}: gain {gain.mean:.4f} observed, {gain.predicted:.4f} predicted; "
+        if gain.tokens_share is None:
+            text += "never as good"
+        else:
+            most = "at most " if gain.tokens_share_is_bound else ""
+            text += (
+                f"its final objective was reached with {most}{gain.tokens_share:.0%} of its tokens"
+            )
+        line(text)
+    for failed in found.failed:
+        line(f"diverged and left out: {failed}")
+
+
+def _interval(interval: Any) -> str:
+    return f"{interval.value:.4f} ± {interval.half_width:.4f}"
+
+
+def _scale_text(num_params: float | None, train_tokens: float | None, level: float) -> str:
+    parts = []
+    if num_params is not None:
+        parts.append(f"{num_params:,.0f} parameters")
+    if train_tokens is not None:
+        parts.append(f"{train_tokens:,.0f} tokens")
+    return f"at {' and '.join(parts) or 'the scale of the runs'}, {level:.0%} intervals"
+
+
+def _warnings(warnings: Sequence[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        out.print(f"[yellow]note:[/] {_plain(warning)}", soft_wrap=True)

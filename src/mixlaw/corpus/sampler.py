@@ -1,0 +1,224 @@
+"""Mixture to batches: a pure function of (seed, step, mixture) with common random numbers.
+
+Slot i of a run (i = step * batch_size + row) draws a number u_i in [0, 1), the same for every
+mixture; the domain whose interval of the cumulated proportions holds u_i gives its next window.
+The n-th window drawn from a domain is the same for every mixture, too: two mixtures see different
+amounts of the same text in the same order, so their losses differ by mixture and not by luck.
+
+The u_i come in blocks of 64, one per stratum s/64, in bit-reversed order under a random shift, so
+that a batch, too, is spread evenly over [0, 1); within a block all share one offset, which walks
+over the blocks in steps of the golden ratio. Every domain so gets its share of every block to
+within a slot, and of any run to within a few (van der Corput 1935; Kronecker's sequence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixlaw.errors import CorpusError, MixtureError
+from mixlaw.mixture import SUM_TOLERANCE
+
+BLOCK = 64
+_BIT_REVERSED = np.array([int(f"{slot:06b}"[::-1], 2) for slot in range(BLOCK)])
+
+ONE = 1 << 32
+"""Fixed point: a stratum is 2^32 units wide, so that counts of slots are exact integers."""
+
+GOLDEN = 2654435769  # 2^32 / golden ratio
+
+ROUNDS = 3
+"""Of the Feistel network, two half-rounds each."""
+
+SCAN_BLOCKS = 1 << 14
+"""Blocks counted at once when a rank is computed from the start of a run."""
+
+
+class BatchSampler:
+    """Draws batches of token windows for K members at once.
+
+    Args:
+        streams: M arrays of token ids, one per domain.
+        sequence_length: L; a window has L + 1 tokens, inputs and targets overlapping.
+        batch_size: B sequences per step and member.
+        seed: of data order; members with equal seeds share all random numbers.
+        seeds: one per member, instead of `seed` (replicates have another data order).
+    Raises: CorpusError: a stream shorter than one window.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[np.ndarray],
+        *,
+        sequence_length: int,
+        batch_size: int,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+    ):
+        for j, stream in enumerate(streams):
+            if len(stream) < sequence_length + 1:
+                raise CorpusError(
+                    f"stream {j} has {len(stream):,} tokens, fewer than one sequence of "
+                    f"{sequence_length:,} + 1; add text or shorten the sequence"
+                )
+        self.sequence_length = sequence_length
+        self.batch_size = batch_size
+        self.windows = np.array([(len(s) - 1) // sequence_length for s in streams])  # (M,)
+        self._streams = [np.asarray(stream) for stream in streams]
+        self._seeds = (seed,) if seeds is None else tuple(seeds)
+        self._counted: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
+
+    def batch(self, step: int, proportions: np.ndarray) -> np.ndarray:
+        """Token ids (K, B, L + 1), int64, of one step for mixtures (K, M).
+
+        Windows of a domain come without replacement within an epoch and in a new order in each.
+        Raises: MixtureError: proportions of the wrong shape, negative, or not summing to one.
+        """
+        domain, start = self.windows_of(step, proportions)
+        inside = np.arange(self.sequence_length + 1)
+        out = np.empty((*domain.shape, len(inside)), dtype=np.int64)
+        for j, stream in enumerate(self._streams):
+            mine = domain == j
+            if mine.any():
+                out[mine] = stream[start[mine][:, None] + inside]
+        return out
+
+    def windows_of(self, step: int, proportions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Domain (K, B) and index of the first token (K, B) of each sequence of a step."""
+        edges = self._edges(proportions)  # (K, M)
+        seeds = self._member_seeds(len(edges))
+        first, stop = step * self.batch_size, (step + 1) * self.batch_size
+        blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
+        inside = slice(first - blocks[0] * BLOCK, stop - blocks[0] * BLOCK)
+        domain = np.empty((len(edges), self.batch_size), dtype=np.int64)
+        rank = np.empty_like(domain)
+        slots = {seed: _slots(seed, blocks) for seed in set(seeds)}
+        for k, seed in enumerate(seeds):
+            drawn = np.searchsorted(edges[k], slots[seed], side="right")
+            # How often each slot's domain was drawn before it: earlier blocks, then this one.
+            one_hot = drawn[:, None] == np.arange(len(self._streams))
+            earlier = one_hot.cumsum(axis=0)[np.arange(len(drawn)), drawn] - 1
+            before = self._counts(seed, edges[k], int(blocks[0]))
+            domain[k] = drawn[inside]
+            rank[k] = (before[drawn] + earlier)[inside]
+        windows = self.windows[domain]
+        keys = _key(np.array(seeds)[:, None], domain, rank // windows)
+        return domain, _permute(rank % windows, windows, keys) * self.sequence_length
+
+    def domain_counts(self, num_steps: int, proportions: np.ndarray) -> np.ndarray:
+        """Sequences (K, M) that the first `num_steps` steps draw from each domain.
+
+        Times `sequence_length` they are tokens; divided by `windows`, epochs.
+        """
+        edges = self._edges(proportions)
+        whole, rest = divmod(num_steps * self.batch_size, BLOCK)
+        counts = np.zeros_like(edges)
+        for k, seed in enumerate(self._member_seeds(len(edges))):
+            last = _slots(seed, np.array([whole]))[:rest]
+            drawn = np.searchsorted(edges[k], last, side="right")
+            counts[k] = self._counts(seed, edges[k], whole)
+            counts[k] += np.bincount(drawn, minlength=edges.shape[1])
+        return counts
+
+    def _member_seeds(self, num_members: int) -> tuple[int, ...]:
+        if len(self._seeds) == 1:
+            return self._seeds * num_members
+        if len(self._seeds) != num_members:
+            raise MixtureError(f"{num_members} mixtures for {len(self._seeds)} member seeds")
+        return self._seeds
+
+    def _edges(self, proportions: np.ndarray) -> np.ndarray:
+        """Upper ends (K, M) of the domains' intervals, in units of 1 / (64 * 2^32)."""
+        shares = np.asarray(proportions, dtype=float)
+        if shares.ndim != 2 or shares.shape[1] != len(self._streams):
+            raise MixtureError(
+                f"proportions have shape {shares.shape}; they must be (members, "
+                f"{len(self._streams)} domains)"
+            )
+        sums = shares.sum(axis=1)
+        if (
+            not (np.isfinite(shares).all() and (shares >= 0).all())
+            or (np.abs(sums - 1) > SUM_TOLERANCE).any()
+        ):
+            raise MixtureError(
+                f"proportions must be finite, >= 0 and sum to 1; they are {shares.tolist()}"
+            )
+        # Dividing by the last cumulated sum gives trailing domains of proportion 0 no sliver.
+        cumulated = shares.cumsum(axis=1)
+        return np.rint(cumulated / cumulated[:, -1:] * (BLOCK * ONE)).astype(np.int64)
+
+    def _counts(self, seed: int, edges: np.ndarray, block: int) -> np.ndarray:
+        """Slots (M,) of each domain in all blocks before `block`.
+
+        A function of its arguments alone; the cache only spares counting the same blocks again.
+        """
+        key = (seed, edges.tobytes())
+        done, below = self._counted.get(key, (0, np.zeros(len(edges), dtype=np.int64)))
+        if done > block:
+            done, below = 0, np.zeros(len(edges), dtype=np.int64)
+        while done < block:
+            stop = min(block, done + SCAN_BLOCKS)
+            offsets = _offsets(seed, np.arange(done, stop))
+            # Strata s with s * ONE + offset < edge, for each block; a ceiling division.
+            strata = -((offsets[:, None] - edges) // ONE)
+            below = below + np.clip(strata, 0, BLOCK).sum(axis=0)
+            done = stop
+        self._counted[key] = (done, below)
+        return np.diff(below, prepend=0)
+
+
+def _offsets(seed: int, blocks: np.ndarray) -> np.ndarray:
+    """Offset within a stratum (blocks,), in [0, 2^32): a Kronecker sequence."""
+    start = int(_key(np.array([seed]), np.array([0]), np.array([0]))[0]) % ONE
+    return (start + blocks * GOLDEN) % ONE
+
+
+def _slots(seed: int, blocks: np.ndarray) -> np.ndarray:
+    """u of all slots of the blocks (64 * blocks,), in units of 1 / (64 * 2^32)."""
+    shifts = _key(np.array([seed]), np.array([-1]), blocks) >> np.uint64(58)  # 6 bits: 0 to 63
+    strata = _BIT_REVERSED ^ shifts[:, None].astype(np.int64)
+    return (strata * ONE + _offsets(seed, blocks)[:, None]).reshape(-1)
+
+
+def _key(seed: np.ndarray, stream: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+    """A 64-bit key per (seed, stream, epoch)."""
+    mixed = _mix(seed.astype(np.uint64))
+    mixed = _mix(mixed + stream.astype(np.uint64))
+    return _mix(mixed + epoch.astype(np.uint64))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """splitmix64 (Steele et al. 2014): 64-bit words to well scattered 64-bit words."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _permute(index: np.ndarray, size: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Image of each index under a keyed permutation of range(size), without making the whole.
+
+    A Feistel network on Z_a x Z_b with a * b just above `size`, walked until it falls inside
+    (Black and Rogaway 2002): a bijection for every key, in constant memory for any size.
+    """
+    a = np.ceil(np.sqrt(size)).astype(np.int64)
+    b = -(-size // a)
+    out = _feistel(index, a, b, keys)
+    while (outside := out >= size).any():
+        out = np.where(outside, _feistel(out, a, b, keys), out)
+    return out
+
+
+def _feistel(index: np.ndarray, a: np.ndarray, b: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    left, right = index // b, index % b
+    for turn in range(ROUNDS):
+        left = (left + _round(right, keys, 2 * turn)) % a
+        right = (right + _round(left, keys, 2 * turn + 1)) % b
+    return left * b + right
+
+
+def _round(half: np.ndarray, keys: np.ndarray, turn: int) -> np.ndarray:
+    """A 31-bit hash of one half, so that adding to it stays within int64."""
+    mixed = _mix(keys + (half.astype(np.uint64) << np.uint64(8)) + np.uint64(turn))
+    return (mixed >> np.uint64(33)).astype(np.int64)

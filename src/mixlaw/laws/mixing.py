@@ -1,0 +1,171 @@
+"""Loss against the mixture at one scale: the paper's M1 to M4 and two log-linear laws.
+
+Source: Ye et al., "Data Mixing Laws", arXiv 2403.16952, section 3. `r` is the mixture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixlaw.laws.base import MIXTURE, Law, Points
+from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
+
+SLOPE_SD = 3.0
+"""Prior sd of a mixture slope t: a share going from 0 to 1 changes a term e^3-fold or less in two
+cases of three. Without a prior M4 diverges on sparse swarms (DESIGN section 7)."""
+
+LOG_FLOOR = 0.01
+"""Added to a share before its log is taken, so that an absent domain has a finite one."""
+
+
+class _MixtureTerm(Term):
+    needs = frozenset({MIXTURE})
+
+
+class Exponential(_MixtureTerm):
+    """exp(level + sum_j t_j r_j). Theta is (level, t_1..t_M).
+
+    Since sum r = 1 a shift of every t is a change of level; the prior on t fixes that gauge, and
+    at its optimum the t are centred.
+    """
+
+    num_gauges = 1
+
+    def num_parameters(self, num_domains: int) -> int:
+        return 1 + num_domains
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        value = self.value(theta, points)
+        return value, value[:, None] * np.column_stack([np.ones(len(points)), points.weights])
+
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return bounded_exp(theta[0] + points.weights @ theta[1:])
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self.value(theta, points)[:, None] * theta[1:]
+
+    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+        num_domains = points.weights.shape[1]
+        mean = np.concatenate([[np.log(level)], np.zeros(num_domains)])
+        return mean, np.concatenate([[np.inf], np.full(num_domains, SLOPE_SD)])
+
+
+class SumOfExponentials(_MixtureTerm):
+    """sum_j exp(level_j + t_j r_j). Theta is (level_1..level_M, t_1..t_M); `shared` has one level.
+
+    As a regression it has 2M (or 1 + M) parameters and no gauge.
+    """
+
+    def __init__(self, *, shared: bool):
+        self.shared = shared
+
+    def num_parameters(self, num_domains: int) -> int:
+        return (1 if self.shared else num_domains) + num_domains
+
+    def _terms(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        num_domains = points.weights.shape[1]
+        return bounded_exp(theta[:-num_domains] + theta[-num_domains:] * points.weights)
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        terms = self._terms(theta, points)
+        value = terms.sum(axis=1)
+        levels = value[:, None] if self.shared else terms
+        return value, np.concatenate([levels, terms * points.weights], axis=1)
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self._terms(theta, points) * theta[-points.weights.shape[1] :]
+
+    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+        num_domains = points.weights.shape[1]
+        num_levels = 1 if self.shared else num_domains
+        levels = np.full(num_levels, np.log(level / num_domains))
+        level_sd = np.inf if self.shared else 2.0
+        return (
+            np.concatenate([levels, np.zeros(num_domains)]),
+            np.concatenate([np.full(num_levels, level_sd), np.full(num_domains, SLOPE_SD)]),
+        )
+
+
+class ExponentialOfProduct(_MixtureTerm):
+    """exp(level + t prod_j (M r_j)). Theta is (level, t); the paper's t is prod_j t_j.
+
+    Only the product of the paper's t_j is identified; the factor M^M keeps t of order one.
+    """
+
+    convex = False
+
+    def num_parameters(self, num_domains: int) -> int:
+        return 2
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        product = np.prod(points.weights * points.weights.shape[1], axis=1)
+        value = bounded_exp(theta[0] + theta[1] * product)
+        return value, value[:, None] * np.column_stack([np.ones(len(points)), product])
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        num_domains = points.weights.shape[1]
+        scaled = points.weights * num_domains
+        others = np.stack(
+            [np.prod(np.delete(scaled, j, axis=1), axis=1) for j in range(num_domains)], axis=1
+        )
+        return self.value(theta, points)[:, None] * theta[1] * num_domains * others
+
+    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([np.log(level), 0.0]), np.array([np.inf, 1.0])
+
+
+class PowerProduct(_MixtureTerm):
+    """exp(level) prod_j (r_j + floor)^b_j: log loss linear in log shares. Theta is (level, b).
+
+    The slopes have either sign, so it can express a harmful domain but is not convex.
+    """
+
+    convex = False
+
+    def num_parameters(self, num_domains: int) -> int:
+        return 1 + num_domains
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        logs = np.log(points.weights + LOG_FLOOR)
+        value = bounded_exp(theta[0] + logs @ theta[1:])
+        return value, value[:, None] * np.column_stack([np.ones(len(points)), logs])
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        value = self.value(theta, points)
+        return value[:, None] * theta[1:] / (points.weights + LOG_FLOOR)
+
+    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+        num_domains = points.weights.shape[1]
+        mean = np.concatenate([[np.log(level)], np.zeros(num_domains)])
+        return mean, np.concatenate([[np.inf], np.full(num_domains, 0.1)])
+
+
+def m1() -> Law:
+    """One exponential per domain, each with its own factor."""
+    term = Constant() + SumOfExponentials(shared=False)
+    return TermLaw("m1", "c + sum_j k_j exp(t_j r_j)", term)
+
+
+def m2() -> Law:
+    """One exponential per domain with a common factor."""
+    return TermLaw("m2", "c + k sum_j exp(t_j r_j)", Constant() + SumOfExponentials(shared=True))
+
+
+def m3() -> Law:
+    """The exponential of a product of shares."""
+    return TermLaw("m3", "c + k exp(t prod_j r_j)", Constant() + ExponentialOfProduct())
+
+
+def m4() -> Law:
+    """The paper's choice: the exponential of a linear form."""
+    return TermLaw("m4", "c + k exp(sum_j t_j r_j)", Constant() + Exponential())
+
+
+def log_linear() -> Law:
+    """log L linear in the shares: M4 without its floor."""
+    return TermLaw("log-linear", "exp(k + sum_j t_j r_j)", Exponential())
+
+
+def log_ridge() -> Law:
+    """log L linear in the log shares, by ridge regression."""
+    return TermLaw("log-ridge", "exp(k) prod_j (r_j + .01)^b_j", PowerProduct())

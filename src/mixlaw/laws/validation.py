@@ -1,0 +1,326 @@
+"""Cross-validation that holds out what a forecast will lack: mixtures, and the largest scale.
+
+Rows of one mixture resemble each other across sizes and horizons, so random rows would leak.
+
+    mixture split   train: other mixtures, all scales.        test: held-out mixtures, all scales.
+    scale split     train: other mixtures, below the largest  test: held-out mixtures at the largest
+                    size and the longest horizon.             size and the longest horizon.
+
+An axis (size or horizon) is held out only where at least two of its values remain to train on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from mixlaw.errors import FitError
+from mixlaw.laws.base import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, Recipe, scale_levels
+from mixlaw.laws.catalogue import MANY_SCALES, ONE_SCALE, make
+from mixlaw.laws.fitting import target_rows
+from mixlaw.laws.solver import Start
+from mixlaw.runs import RunTable
+
+MIXTURE_SPLIT, SCALE_SPLIT = "mixture", "scale"
+NUM_FOLDS = 4
+FEWEST_MIXTURES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which rows are trained on and tested, fold by fold; masks over the rows of the table.
+
+    Attributes:
+        folds: (train (n,), test (n,)) pairs.
+        reach: axis -> log ratio from the largest value trained on to the one tested (0 where that
+            axis is not extrapolated).
+    """
+
+    name: str
+    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
+    reach: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        folds = [[np.flatnonzero(side).tolist() for side in fold] for fold in self.folds]
+        return {"name": self.name, "folds": folds, "reach": dict(self.reach)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], num_rows: int) -> Split:
+        def mask(rows: list[int]) -> np.ndarray:
+            return np.isin(np.arange(num_rows), rows)
+
+        folds = tuple((mask(train), mask(test)) for train, test in data["folds"])
+        return cls(data["name"], folds, data["reach"])
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One candidate's held-out predictions on one split.
+
+    Attributes:
+        predictions: (n, T) aligned with the table; NaN where not held out.
+        mae, mae_of_mean: (T,) mean absolute error, and that of predicting the mean of the other
+            mixtures' rows at the same scale.
+        spearman: (T,) rank correlation over mixtures within a scale, averaged over scales.
+        normalised_error: (T,) mean squared error over that of predicting the mean.
+    """
+
+    predictions: np.ndarray
+    mae: np.ndarray
+    mae_of_mean: np.ndarray
+    spearman: np.ndarray
+    normalised_error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """Held-out performance of every candidate.
+
+    Attributes:
+        runs: the table, rows as fitted; targets: T names.
+        splits: name -> split.
+        scores: candidate -> split name -> scores.
+        refused: candidate -> split name -> why it could not be fitted.
+        starts: candidate -> target -> where the last fold's fit ended, for a refit; not stored.
+    """
+
+    runs: RunTable
+    targets: tuple[str, ...]
+    splits: Mapping[str, Split]
+    scores: Mapping[str, Mapping[str, Scores]]
+    refused: Mapping[str, Mapping[str, str]]
+    starts: Mapping[str, Mapping[str, Start | None]] = field(default_factory=dict)
+
+    @property
+    def deciding_split(self) -> str:
+        """The scale split where there is one, else the mixture split."""
+        return SCALE_SPLIT if SCALE_SPLIT in self.splits else MIXTURE_SPLIT
+
+    def values(self) -> np.ndarray:
+        """Observed values (n, T) of the targets."""
+        return np.stack([self.runs.column(target) for target in self.targets], axis=1)
+
+    def residuals(self, candidate: str, split: str) -> np.ndarray:
+        """Predicted less observed (n, T); NaN where not held out."""
+        return self.scores[candidate][split].predictions - self.values()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the table, the folds as row numbers and the predictions."""
+        return {
+            "rows": self.runs.rows(),
+            "targets": list(self.targets),
+            "splits": [split.to_dict() for split in self.splits.values()],
+            "predictions": {
+                name: {split: _blanks(s.predictions) for split, s in by_split.items()}
+                for name, by_split in self.scores.items()
+            },
+            "refused": {name: dict(reasons) for name, reasons in self.refused.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CrossValidation:
+        runs, targets = RunTable.from_rows(data["rows"]), tuple(data["targets"])
+        splits = {s["name"]: Split.from_dict(s, len(runs)) for s in data["splits"]}
+        scores = {
+            name: {
+                split: score(np.array(table, float), runs, targets, splits[split])
+                for split, table in by_split.items()
+            }
+            for name, by_split in data["predictions"].items()
+        }
+        return cls(runs, targets, splits, scores, data["refused"])
+
+    def ranking(self) -> dict[str, float]:
+        """Candidate -> mean normalised error on the deciding split, best first.
+
+        Raises: FitError: none could be fitted; lists the reasons.
+        """
+        split = self.deciding_split
+        errors = {
+            name: float(np.mean(by_split[split].normalised_error))
+            for name, by_split in self.scores.items()
+            if split in by_split
+        }
+        if not errors:
+            reasons = "; ".join(f"{name}: {why[split]}" for name, why in self.refused.items())
+            raise FitError(f"no law could be cross-validated: {reasons}")
+        return dict(sorted(errors.items(), key=lambda pair: pair[1]))
+
+
+def varying_axes(runs: RunTable) -> dict[str, float]:
+    """The counts that are known for every row and take at least two values, each with its
+    geometric mean as reference."""
+    counts = {axis: getattr(runs, axis) for axis in AXES}
+    levels = {axis: scale_levels(count) for axis, count in counts.items()}
+    return {
+        axis: float(np.exp(np.mean(np.log(count))))
+        for axis, count in counts.items()
+        if levels[axis].min() >= 0 and levels[axis].max() >= 1
+    }
+
+
+def scale_ids(runs: RunTable) -> np.ndarray:
+    """(n,) integers, equal for rows of one (size, horizon)."""
+    levels = np.stack([scale_levels(getattr(runs, axis)) for axis in AXES], axis=1)
+    return np.unique(levels, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def make_splits(runs: RunTable, *, folds: int = NUM_FOLDS, seed: int = 0) -> dict[str, Split]:
+    """The splits that the table allows.
+
+    Raises: FitError: fewer than four mixtures.
+    """
+    ids = runs.mixture_ids()
+    num_mixtures = int(ids.max()) + 1
+    if num_mixtures < FEWEST_MIXTURES:
+        raise FitError(
+            f"cross-validation over mixtures needs at least {FEWEST_MIXTURES} distinct mixtures, "
+            f"the table has {num_mixtures}; train more"
+        )
+    largest, below, reach = _held_out_scale(runs)
+    # Folds are dealt separately to the mixtures that reach the largest scale, so that each fold
+    # tests some of them.
+    reaches = np.isin(np.arange(num_mixtures), ids[largest])
+    order = np.random.default_rng(seed).permutation(num_mixtures)
+    order = order[np.argsort(~reaches[order], kind="stable")]
+    fold_of = np.empty(num_mixtures, int)
+    fold_of[order] = np.arange(num_mixtures) % min(folds, num_mixtures)
+    held = [fold_of[ids] == fold for fold in range(fold_of.max() + 1)]
+    everywhere = tuple((~test, test) for test in held)
+    splits = {MIXTURE_SPLIT: Split(MIXTURE_SPLIT, everywhere, dict.fromkeys(AXES, 0.0))}
+    if reach:
+        pairs = tuple((~test & below, test & largest) for test in held if (test & largest).any())
+        splits[SCALE_SPLIT] = Split(SCALE_SPLIT, pairs, {**dict.fromkeys(AXES, 0.0), **reach})
+    return splits
+
+
+def _held_out_scale(runs: RunTable) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Masks (n,) of the rows at the largest scale and of those below it, and the reach per axis."""
+    largest, below = np.ones(len(runs), bool), np.ones(len(runs), bool)
+    reach = {}
+    for axis in (NUM_PARAMS, TRAIN_TOKENS):  # the longest horizon is that of the largest size
+        if axis not in varying_axes(runs):
+            continue
+        counts = getattr(runs, axis)
+        levels = scale_levels(counts)
+        top = levels[largest].max()
+        enough = len(set(levels[below & (levels < top)])) >= 2
+        largest &= levels == top
+        if enough:
+            below &= levels < top
+            reach[axis] = float(np.log(counts[largest].max() / counts[below].max()))
+    return largest, below, reach
+
+
+def cross_validate(
+    runs: RunTable,
+    targets: Sequence[str] | None = None,
+    *,
+    candidates: Sequence[str] | None = None,
+    seed: int = 0,
+    folds: int = NUM_FOLDS,
+) -> CrossValidation:
+    """Hold out mixtures, and the largest scale, for every candidate.
+
+    Args:
+        runs: rows of failed runs are left out.
+        targets: default: all of the table.
+        candidates: names from the catalogue; default: the laws of scale when sizes or horizons
+            vary, else the laws of the mixture alone.
+        seed: of the folds and of the starting points.
+        folds: groups of mixtures, each held out once.
+    Raises: FitError: fewer than four mixtures, or an unknown candidate.
+    """
+    runs = runs.done()
+    targets = tuple(targets or runs.targets)
+    axes = varying_axes(runs)
+    names = candidates or list(MANY_SCALES if axes else ONE_SCALE)
+    splits = make_splits(runs, folds=folds, seed=seed)
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in names}
+    refused: dict[str, dict[str, str]] = {name: {} for name in names}
+    starts: dict[str, dict[str, Start | None]] = {}
+    for name in names:
+        recipe = make(name, axes)
+        warm = starts[name] = dict.fromkeys(targets)
+        # The scale split goes first: its fits, to fewer rows, are warm starts for the other's.
+        for split in sorted(splits.values(), key=lambda split: split.name != SCALE_SPLIT):
+            try:
+                predictions = _predict_held_out(recipe, runs, split, seed=seed, warm=warm)
+            except FitError as error:
+                refused[name][split.name] = str(error)
+            else:
+                scores[name][split.name] = score(predictions, runs, targets, split)
+    return CrossValidation(runs, targets, splits, scores, refused, starts)
+
+
+def _predict_held_out(
+    recipe: Recipe, runs: RunTable, split: Split, *, seed: int, warm: dict[str, Start | None]
+) -> np.ndarray:
+    """Predictions (n, T) of every fold and target in `warm` of one split; NaN where not held out.
+
+    `warm` holds each target's latest fit, from which the next one starts; it is updated.
+    """
+    predictions = np.full((len(runs), len(warm)), np.nan)
+    for t, target in enumerate(warm):
+        for train, test in split.folds:
+            rows = target_rows(runs.select(train), target)
+            fitted = recipe.fit_rows(rows, seed=seed, warm=warm[target])
+            warm[target] = fitted.warm_start()
+            predictions[test, t] = fitted.predict(Points.of(runs.select(test)))
+    return predictions
+
+
+def score(
+    predictions: np.ndarray, runs: RunTable, targets: tuple[str, ...], split: Split
+) -> Scores:
+    """Compare held-out predictions (n, T) with the table."""
+    values = np.stack([runs.column(target) for target in targets], axis=1)
+    scales = scale_ids(runs)
+    # "Predict the mean" is given each scale's own level: the other mixtures' mean at that scale.
+    means = np.full_like(values, np.nan)
+    for _, test in split.folds:
+        for scale in np.unique(scales[test]):
+            at = scales == scale
+            means[at & test] = np.nanmean(values[at & ~test], axis=0)
+    held = np.isfinite(predictions) & np.isfinite(values) & np.isfinite(means)
+    errors = np.where(held, predictions - values, 0.0)
+    mean_errors = np.where(held, means - values, 0.0)
+    count = held.sum(axis=0)
+    return Scores(
+        predictions=predictions,
+        mae=np.abs(errors).sum(axis=0) / count,
+        mae_of_mean=np.abs(mean_errors).sum(axis=0) / count,
+        spearman=_spearman_within(predictions, values, held, scales),
+        normalised_error=(errors**2).sum(axis=0) / (mean_errors**2).sum(axis=0),
+    )
+
+
+def _spearman_within(
+    predictions: np.ndarray, values: np.ndarray, held: np.ndarray, scales: np.ndarray
+) -> np.ndarray:
+    """(T,) rank correlation within each scale of three rows or more, averaged over scales.
+
+    A scale where the predictions (or the values) are all equal ranks nothing and counts as 0.
+    """
+    out = np.zeros(values.shape[1])
+    for t in range(values.shape[1]):
+        found = []
+        for scale in np.unique(scales[held[:, t]]):
+            at = held[:, t] & (scales == scale)
+            if at.sum() < 3:
+                continue
+            ranks = [rankdata(side[at, t]) for side in (predictions, values)]
+            a, b = (rank - rank.mean() for rank in ranks)
+            norm = np.sqrt((a @ a) * (b @ b))
+            found.append(a @ b / norm if norm > 0 else 0.0)
+        out[t] = np.mean(found) if found else 0.0
+    return out
+
+
+def _blanks(table: np.ndarray) -> list[list[float | None]]:
+    """A table with None for NaN, which JSON lacks."""
+    return [[None if np.isnan(v) else float(v) for v in row] for row in table]

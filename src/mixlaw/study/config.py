@@ -1,0 +1,278 @@
+"""The study file: what it may say, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mixlaw.errors import MixlawError, StudyError
+from mixlaw.mixture import Constraints
+from mixlaw.train.recipe import HEAD_WIDTH, non_embedding_params
+
+LEARNING_RATE_TIMES_WIDTH = 0.32
+"""Peak rate = 0.32 / width: .010 at 32 to .0025 at 128, tuned on 20 k to 1.2 M parameters."""
+
+
+def _whole(value: Any) -> Any:
+    # YAML reads 2e9 as a string and 2.0e9 as a float; both mean a count of tokens.
+    if isinstance(value, str):
+        try:
+            value = float(value.replace("_", ""))
+        except ValueError:
+            return value
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class TokensConfig(_Section):
+    """Ready token files; a domain that is only measured needs no `train`."""
+
+    valid: str
+    train: str | None = None
+
+
+class DomainConfig(_Section):
+    """Where a domain's text or tokens lie, and how much of it there is."""
+
+    paths: list[str] = []
+    environment: str | None = None
+    tokens: TokensConfig | None = None
+    validation_paths: list[str] = []
+    available_tokens: Count | None = None
+    max_bytes: Count | None = None
+
+
+class TokenizerConfig(_Section):
+    kind: Literal["byte", "bpe", "file"] = "byte"
+    vocab_size: Count | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> TokenizerConfig:
+        if self.kind == "bpe" and self.vocab_size is None:
+            raise ValueError("a bpe tokenizer needs vocab_size")
+        if self.kind == "file" and self.path is None:
+            raise ValueError("a tokenizer of kind 'file' needs path: tokenizer.json")
+        return self
+
+
+class SizeConfig(_Section):
+    width: Count
+    layers: Count
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _heads(self) -> SizeConfig:
+        if self.width % HEAD_WIDTH:
+            raise ValueError(f"width is {self.width}; it must be a multiple of {HEAD_WIDTH}")
+        return self
+
+    @property
+    def num_params(self) -> int:
+        return non_embedding_params(self.width, self.layers)
+
+    @property
+    def peak_rate(self) -> float:
+        return self.learning_rate or LEARNING_RATE_TIMES_WIDTH / self.width
+
+
+class DesignConfig(_Section):
+    method: str = "d-optimal"
+    mixtures: Annotated[int, Field(ge=1)] = 24
+    min_share: Share = 0.01
+    lower: dict[str, Share] = {}
+    upper: dict[str, Share] = {}
+    replicated_mixtures: Annotated[int, Field(ge=0)] = 2
+    replicate_seeds: Annotated[int, Field(ge=2)] = 3
+
+
+class TrainingConfig(_Section):
+    sizes: list[str] = Field(min_length=1)
+    horizon_steps: list[Count] = Field(min_length=1)
+    batch_size: Count = 8
+    sequence_length: Count = 64
+    warmup_steps: Count = 30
+    decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    evaluation_tokens: Count = 16_384
+    stack_size: Count = 8
+    workers: Count | None = None
+    checkpoint_steps: Count = 100
+
+    @model_validator(mode="after")
+    def _ascending(self) -> TrainingConfig:
+        if sorted(set(self.horizon_steps)) != self.horizon_steps:
+            raise ValueError(
+                f"horizon_steps are {self.horizon_steps}; they must ascend without repeats"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.sequence_length
+
+
+class ConstraintsConfig(_Section):
+    lower: dict[str, Share] = {}
+    upper: dict[str, Share] = {}
+    max_epochs: Annotated[float, Field(gt=0)] | None = None
+
+    def build(self) -> Constraints:
+        return Constraints(self.lower, self.upper, self.max_epochs)
+
+
+class TargetConfig(_Section):
+    """The scale that the decision is for: a size of this study, or a number of parameters."""
+
+    size: str | None = None
+    num_params: Count | None = None
+    train_tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> TargetConfig:
+        if self.size is not None and self.num_params is not None:
+            raise ValueError("give either size or num_params, not both")
+        return self
+
+
+class VerifyConfig(_Section):
+    horizon_steps: list[Count] | None = None
+    seeds: Annotated[int, Field(ge=1)] = 2
+
+
+class FitConfig(_Section):
+    laws: list[str] | None = None
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+
+
+class StudyConfig(_Section):
+    """One decision: domains, runs (to train, or a table), objective, constraints, target scale."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    domains: dict[str, DomainConfig] = {}
+    validation_only: dict[str, DomainConfig] = {}
+    validation_bytes: Count = 200_000
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    table: str | None = None
+    sizes: dict[str, SizeConfig] = {}
+    design: DesignConfig = DesignConfig()
+    training: TrainingConfig | None = None
+    fit: FitConfig = FitConfig()
+    objective: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    target: TargetConfig = TargetConfig()
+    verify: VerifyConfig = VerifyConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        if self.table is None and (not self.domains or self.training is None):
+            raise ValueError("give domains, sizes and training, or a table of finished runs")
+        both = sorted(set(self.domains) & set(self.validation_only))
+        if both:
+            raise ValueError(f"{both} stand in both domains and validation_only")
+        wanted = list(self.training.sizes) if self.training else []
+        wanted += [self.target.size] if self.target.size else []
+        for size in wanted:
+            if size not in self.sizes:
+                raise ValueError(f"size {size!r} is not among sizes: {list(self.sizes)}")
+        if self.table is None:
+            for name, domain in {**self.domains, **self.validation_only}.items():
+                given = [bool(domain.paths), bool(domain.environment), bool(domain.tokens)]
+                if sum(given) != 1:
+                    raise ValueError(f"domain {name!r} needs one of paths, environment, tokens")
+        return self
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key may not be given twice."""
+
+
+def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise StudyError(
+                f"line {key_node.start_mark.line + 1}: {key!r} is named twice "
+                f"(first on line {seen[key]}); each name must be unique"
+            )
+        seen[key] = key_node.start_mark.line + 1
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _strict_mapping)
+
+
+def load_config(path: Path) -> StudyConfig:
+    """Read and check a study file.
+
+    Raises: StudyError: every problem found, with the nearest valid name for an unknown key.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except OSError as error:
+        raise StudyError(
+            f"no study file at {path} ({error.strerror}); "
+            f"create one with: mixlaw init {path.parent}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is not valid YAML: {error}") from error
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise StudyError(f"{path} holds {type(data).__name__}, not a mapping of settings")
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        raise StudyError(f"{path}: " + "; ".join(problems)) from None
+    except MixlawError as error:
+        raise StudyError(f"{path}: {error}") from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        section = _section_at(problem["loc"][:-1])
+        key = str(problem["loc"][-1])
+        near = difflib.get_close_matches(key, section, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(section)}"
+        return f"unknown key {where!r}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    seen = problem["input"]
+    value = f" (given: {seen!r})" if isinstance(seen, str | int | float | bool | None) else ""
+    return f"{where}: {message}{value}" if where else message
+
+
+def _section_at(location: tuple) -> list[str]:
+    """Names of the keys valid at a place in the study file."""
+    model: Any = StudyConfig
+    for step in location:
+        if model is StudyConfig and step in ("domains", "validation_only"):
+            model = DomainConfig
+        elif model is StudyConfig and step == "sizes":
+            model = SizeConfig
+        elif step in model.model_fields:
+            for kind in (model.model_fields[step].annotation, *_arguments(model, step)):
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    model = kind
+    return list(model.model_fields)
+
+
+def _arguments(model: type[BaseModel], name: str) -> tuple:
+    return getattr(model.model_fields[name].annotation, "__args__", ())

@@ -1,0 +1,509 @@
+"""The steps of a study, each resumable and idempotent, each one call of the library.
+
+The folder of a study holds
+
+    study.yaml          what the user decided
+    corpus/             token files, documents.jsonl, corpus.json
+    design.json         the run specs of the swarm
+    runs/<run id>/      one finished run each
+    checkpoints/        resume state of unfinished stacks
+    runs.csv            the table of finished runs
+    fit.json            laws, held-out errors
+    decision.json       the mixture and its evidence
+    verification.json   the larger model trained on it, predicted against observed
+    report.html
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixlaw import __version__
+from mixlaw.design import design
+from mixlaw.errors import StudyError
+from mixlaw.files import digest, read_json, write_json
+from mixlaw.laws import FittedLaws, fit_laws
+from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.optimize import Decision, Objective, optimize
+from mixlaw.runs import FAILED, RunSpec, RunStore, RunTable
+from mixlaw.study.config import DomainConfig, StudyConfig, load_config
+from mixlaw.study.verification import Verification, verify
+from mixlaw.train.recipe import ModelConfig, Recipe, Size
+
+if TYPE_CHECKING:
+    from mixlaw.corpus import Corpus
+    from mixlaw.launch.local import Progress
+    from mixlaw.train.swarm import Swarm
+
+RECOMMENDED, NATURAL, UNIFORM = "recommended", "natural", "uniform"
+STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where a forecast is made; None when the study's table does not vary it."""
+
+    num_params: int | None
+    train_tokens: int | None
+
+
+class Study:
+    """One study file and the folder around it.
+
+    >>> study = Study("my-study")          # my-study/study.yaml
+    >>> study.train(); study.fit()
+    >>> study.optimize().recommended
+    """
+
+    def __init__(self, path: str | Path):
+        """Args: path: the study's folder or its YAML file. Raises: StudyError."""
+        path = Path(path)
+        self.file = path if path.suffix in (".yaml", ".yml") else path / "study.yaml"
+        self.folder = self.file.parent
+        self.config: StudyConfig = load_config(self.file)
+
+    # What lies in the folder
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.folder / "runs")
+
+    @property
+    def from_table(self) -> bool:
+        """True when the runs came as a table and nothing is trained here."""
+        return self.config.table is not None
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.config.objective)
+
+    @property
+    def scale(self) -> Scale:
+        """The target scale. Raises: StudyError: the runs vary in what the study leaves open."""
+        target, num_params = self.config.target, self.config.target.num_params
+        if target.size is not None:
+            num_params = self.config.sizes[target.size].num_params
+        runs = self.runs()
+        for name, value in (("num_params", num_params), ("train_tokens", target.train_tokens)):
+            if value is None and len(np.unique(getattr(runs, name))) > 1:
+                raise StudyError(
+                    f"{self.file}: the runs differ in {name}; say at which scale to decide, "
+                    f"with target: {{{name}: ...}}"
+                )
+        return Scale(num_params, target.train_tokens)
+
+    # Steps
+
+    def corpus(self) -> Corpus:
+        """Build (or open) the token files."""
+        from mixlaw.corpus import DomainSource, TokenizerSpec, build_corpus
+
+        self._needs_training("corpus")
+        config, training = self.config, self._training
+
+        def source(name: str, domain: DomainConfig, trained: bool) -> DomainSource:
+            at_home = [str(self.folder / path) for path in domain.paths]
+            valid = [str(self.folder / path) for path in domain.validation_paths]
+            if domain.tokens is not None:
+                valid = [str(self.folder / domain.tokens.valid)]
+            tokens = domain.tokens and domain.tokens.train
+            return DomainSource(
+                name=name,
+                paths=tuple(at_home),
+                environment=domain.environment,
+                token_files=(str(self.folder / tokens),) if tokens else (),
+                trained=trained,
+                validation_paths=tuple(valid),
+                available_tokens=domain.available_tokens,
+                max_bytes=domain.max_bytes,
+            )
+
+        sources = [source(name, d, True) for name, d in config.domains.items()]
+        sources += [source(name, d, False) for name, d in config.validation_only.items()]
+        tokenizer = config.tokenizer
+        path = None if tokenizer.path is None else str(self.folder / tokenizer.path)
+        return build_corpus(
+            sources,
+            self.folder / "corpus",
+            tokenizer=TokenizerSpec(tokenizer.kind, tokenizer.vocab_size, path),
+            sequence_length=training.sequence_length,
+            seed=config.seed,
+            validation_bytes=config.validation_bytes,
+        )
+
+    def design(self) -> list[RunSpec]:
+        """The run specs of the swarm; the same for ever once made.
+
+        Raises: StudyError: the study was edited after its design was made.
+        """
+        self._needs_training("design")
+        path, basis = self.folder / "design.json", self._design_basis()
+        if path.exists():
+            data = read_json(path)
+            self._check_unchanged(data["basis"], basis)
+            return [RunSpec.from_dict(spec) for spec in data["specs"]]
+        corpus, config = self.corpus(), self.config.design
+        names = [domain.name for domain in corpus.domains]
+        mixtures = design(
+            names,
+            config.mixtures,
+            method=config.method,
+            bounds=Constraints(config.lower, config.upper).bounds(corpus.domains),
+            prior=Mixture.natural(corpus.domains),
+            min_share=config.min_share,
+            seed=self.config.seed,
+        )
+        specs = self._swarm_specs(mixtures)
+        data = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
+        write_json(path, {**data, "basis": basis, "specs": [spec.to_dict() for spec in specs]})
+        return specs
+
+    def train(self, on_progress: Callable[[Progress], None] | None = None) -> RunTable:
+        """Train what is missing of the swarm; interrupt and call again at will."""
+        specs = self.design()
+        self._train(specs, on_progress)
+        return self._write_table()
+
+    def runs(self) -> RunTable:
+        """The table of finished runs. Raises: StudyError: there is none yet."""
+        if self.config.table is not None:
+            return RunTable.read(self.folder / self.config.table)
+        path = self.folder / "runs.csv"
+        if not path.exists():
+            raise StudyError(
+                f"no finished runs in {self.folder}; first: mixlaw train {self.folder}"
+            )
+        return RunTable.read(path)
+
+    def fit(self) -> FittedLaws:
+        """Choose a law by cross-validation and fit it to every target."""
+        runs = self.runs()
+        swarm = runs.select(runs.role != "verify")
+        basis = {"runs": digest(swarm.rows()), "fit": self.config.fit.model_dump()}
+        basis |= {"seed": self.config.seed}
+
+        def make() -> dict[str, Any]:
+            targets = self._fit_targets(runs)
+            laws = self.config.fit.laws
+            return fit_laws(swarm, targets, candidates=laws, seed=self.config.seed).to_dict()
+
+        return FittedLaws.from_dict(self._cached("fit.json", basis, make))
+
+    def predict(
+        self, mixtures: Sequence[Mixture], scale: Scale | None = None
+    ) -> list[dict[str, tuple[float, float]]]:
+        """Forecasts of mixtures: one mapping target -> (value, half width of the interval) each."""
+        fitted, scale = self.fit(), scale or self.scale
+        weights = np.stack([mixture.array(fitted.domains) for mixture in mixtures])
+        values = fitted.predict(weights, scale.num_params, scale.train_tokens)
+        level = self.config.fit.level
+        half = [
+            fitted.half_width(one_target, scale.num_params, scale.train_tokens, level)
+            for one_target in np.eye(len(fitted.targets))
+        ]
+        return [
+            {t: (float(v), h) for t, v, h in zip(fitted.targets, row, half, strict=True)}
+            for row in values
+        ]
+
+    def optimize(self) -> Decision:
+        """The mixture to train the target scale on, with its evidence."""
+        fitted, scale, domains = self.fit(), self.scale, self.domains()
+        config = self.config
+        basis = {"fit": digest(fitted.to_dict()), "scale": vars(scale), "level": config.fit.level}
+        basis |= {"objective": config.objective, "constraints": config.constraints.model_dump()}
+        basis |= {"domains": [vars(domain) for domain in domains], "seed": config.seed}
+
+        def make() -> dict[str, Any]:
+            runs = self.runs()
+            return optimize(
+                fitted,
+                self.objective,
+                domains=domains,
+                constraints=config.constraints.build(),
+                num_params=scale.num_params,
+                train_tokens=scale.train_tokens,
+                support=runs.done().select(runs.done().role != "verify").weights,
+                baselines=self.baselines(),
+                level=config.fit.level,
+                seed=config.seed,
+            ).to_dict()
+
+        return Decision.from_dict(self._cached("decision.json", basis, make))
+
+    def verify(self, on_progress: Callable[[Progress], None] | None = None) -> Verification:
+        """Train the target size on the recommended mixture and the baselines; compare."""
+        self._needs_training("verify")
+        decision = self.optimize()
+        specs = self.verify_specs(decision)
+        self._train(specs, on_progress)
+        self._write_table()
+        runs = self.store.table(specs, [domain.name for domain in self.domains()])
+        found = verify(decision, self.objective, runs)
+        basis = {"decision": digest(decision.to_dict()), "runs": [spec.run_id for spec in specs]}
+        write_json(self.folder / "verification.json", self._stamped(basis, found.to_dict()))
+        return found
+
+    def verification(self) -> Verification | None:
+        """The stored verification, if it belongs to the present decision."""
+        path = self.folder / "verification.json"
+        if not path.exists():
+            return None
+        data = read_json(path)
+        if data["basis"]["decision"] != digest(self.optimize().to_dict()):
+            return None
+        return Verification.from_dict(data["result"])
+
+    # Facts
+
+    def domains(self) -> list[Domain]:
+        """Trained domains with their tokens: from the corpus, or as the study file gives them."""
+        if not self.from_table:
+            return self.corpus().domains
+        names = self.runs().domains
+        strangers = sorted(set(self.config.domains) - set(names))
+        if strangers:
+            raise StudyError(
+                f"{self.file}: domains {strangers} are not in the table: {list(names)}"
+            )
+        given = self.config.domains
+        return [Domain(n, given[n].available_tokens if n in given else None) for n in names]
+
+    def baselines(self) -> dict[str, Mixture]:
+        """Mixtures to compare with: uniform, and natural where token counts are known."""
+        domains = self.domains()
+        out = {UNIFORM: Mixture.uniform([domain.name for domain in domains])}
+        if all(domain.available_tokens is not None for domain in domains):
+            out = {NATURAL: Mixture.natural(domains), **out}
+        return out
+
+    def status(self) -> dict[str, Any]:
+        """What is done and what is next; `steps` maps each step to a line for people."""
+        steps: dict[str, str | None] = dict.fromkeys(STEPS)
+        counts = {"done": 0, "failed": 0, "planned": 0}
+        if self.from_table:
+            steps |= dict.fromkeys(("corpus", "design", "train"), f"from {self.config.table}")
+            del steps["verify"]
+        else:
+            if (self.folder / "corpus" / "corpus.json").exists():
+                steps["corpus"] = "built"
+            if (self.folder / "design.json").exists():
+                specs = self.design()
+                results = [self.store.load(spec) for spec in specs if self.store.has(spec)]
+                counts["planned"], counts["done"] = len(specs), len(results)
+                counts["failed"] = sum(result.status == FAILED for result in results)
+                steps["design"] = f"{len(specs)} runs"
+                if len(results) == len(specs):
+                    steps["train"] = f"{len(results)} runs, {counts['failed']} failed"
+        for step, name in (("fit", "fit.json"), ("optimize", "decision.json")):
+            if (self.folder / name).exists():
+                steps[step] = name
+        if not self.from_table and (self.folder / "verification.json").exists():
+            steps["verify"] = "verification.json"
+        if (self.folder / "report.html").exists():
+            steps["report"] = "report.html"
+        following = next((step for step, line in steps.items() if line is None), None)
+        return {"folder": str(self.folder), "steps": steps, "runs": counts, "next": following}
+
+    # How it is done
+
+    @property
+    def _training(self):
+        assert self.config.training is not None, "checked by _needs_training"
+        return self.config.training
+
+    def _needs_training(self, step: str) -> None:
+        if self.from_table or self.config.training is None:
+            raise StudyError(
+                f"{self.file} works from the table {self.config.table}; `{step}` needs domains "
+                "with text, sizes and a training section"
+            )
+
+    def _size(self, name: str) -> Size:
+        chosen = self.config.sizes[name]
+        length = self._training.sequence_length
+        config = ModelConfig(self.corpus().vocab_size, chosen.width, chosen.layers, length)
+        return Size(config, chosen.peak_rate)
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            **self._training.model_dump(exclude={"sizes", "horizon_steps", "stack_size", "workers"})
+        )
+
+    def _swarm(self) -> Swarm:
+        from mixlaw.train.swarm import Swarm
+
+        return Swarm(
+            corpus=self.corpus().root,
+            sizes={name: self._size(name) for name in self.config.sizes},
+            recipe=self._recipe(),
+            store=self.store,
+            checkpoints=self.folder / "checkpoints",
+            stack_size=self._training.stack_size,
+        )
+
+    def _train(
+        self, specs: Sequence[RunSpec], on_progress: Callable[[Progress], None] | None
+    ) -> None:
+        from mixlaw.launch.local import train_local
+
+        workers = self._training.workers
+        train_local(self._swarm(), specs, workers=workers, on_progress=on_progress)
+
+    def _spec(self, mixture: Mixture, label: str, role: str, size: str, **rest: Any) -> RunSpec:
+        """`rest`: seed and horizon_steps."""
+        chosen, recipe = self._size(size), self._recipe()
+        # How often a checkpoint is written decides no loss.
+        decides = {k: v for k, v in vars(recipe).items() if k != "checkpoint_steps"}
+        context = [self.corpus().digest, vars(chosen.config), chosen.learning_rate, decides]
+        return RunSpec(
+            mixture=mixture,
+            label=label,
+            role=role,
+            size=size,
+            num_params=chosen.config.num_params,
+            horizon_tokens=tuple(h * recipe.tokens_per_step for h in rest["horizon_steps"]),
+            seed=rest["seed"],
+            context=digest(context),
+        )
+
+    def _swarm_specs(self, mixtures: Sequence[Mixture]) -> list[RunSpec]:
+        """Every mixture at every trained size, and more seeds of a few mixtures for the noise."""
+        config, seed = self.config.design, self.config.seed
+        horizons = self._training.horizon_steps
+        labels = [f"m{i:02d}" for i in range(len(mixtures))]
+        # From the most even to the most extreme: noise differs over the simplex.
+        order = np.argsort([max(mixture.values()) for mixture in mixtures], kind="stable")
+        picks = np.linspace(0, len(mixtures) - 1, config.replicated_mixtures).round().astype(int)
+        specs = []
+        for size in self._training.sizes:
+            for mixture, label in zip(mixtures, labels, strict=True):
+                specs.append(
+                    self._spec(mixture, label, "swarm", size, seed=seed, horizon_steps=horizons)
+                )
+            for i in dict.fromkeys(order[picks].tolist()):
+                for extra in range(1, config.replicate_seeds):
+                    specs.append(
+                        self._spec(
+                            mixtures[i],
+                            labels[i],
+                            "replicate",
+                            size,
+                            seed=seed + extra,
+                            horizon_steps=horizons,
+                        )
+                    )
+        return specs
+
+    def verify_specs(self, decision: Decision) -> list[RunSpec]:
+        """Runs of the target size on the recommended mixture and the baselines.
+
+        Raises: StudyError: the target is no size of this study, or no whole number of steps.
+        """
+        target, verify = self.config.target, self.config.verify
+        tokens_per_step = self._training.tokens_per_step
+        if target.size is None or target.train_tokens is None:
+            raise StudyError(
+                f"{self.file}: verification trains the target; give target.size (one of "
+                f"{list(self.config.sizes)}) and target.train_tokens"
+            )
+        steps, rest = divmod(target.train_tokens, tokens_per_step)
+        horizons = verify.horizon_steps or [steps]
+        if rest or horizons[-1] != steps:
+            raise StudyError(
+                f"{self.file}: target.train_tokens is {target.train_tokens}, the last verify "
+                f"horizon {horizons[-1]} steps of {tokens_per_step} tokens; they must be equal"
+            )
+        mixtures = {RECOMMENDED: decision.recommended, **self.baselines()}
+        return [
+            self._spec(
+                mixture,
+                label,
+                "verify",
+                target.size,
+                seed=self.config.seed + extra,
+                horizon_steps=horizons,
+            )
+            for label, mixture in mixtures.items()
+            for extra in range(verify.seeds)
+        ]
+
+    def _write_table(self) -> RunTable:
+        """Write runs.csv from the store: the swarm, and the verification when there is one."""
+        specs = self.design()
+        if (self.folder / "decision.json").exists():
+            specs = specs + self.verify_specs(self.optimize())
+        table = self.store.table(specs, [domain.name for domain in self.domains()])
+        table.write(self.folder / "runs.csv")
+        return table
+
+    def _fit_targets(self, runs: RunTable) -> list[str]:
+        """Every target measured in the objective's metrics."""
+        unknown = [t for t in self.config.objective if t not in runs.targets]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], runs.targets, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise StudyError(
+                f"{self.file}: the objective names {unknown}, not measured by the runs "
+                f"(they have {list(runs.targets)}){hint}"
+            )
+        metrics = {target.partition("/")[0] for target in self.config.objective}
+        return [t for t in runs.targets if t.partition("/")[0] in metrics]
+
+    def _design_basis(self) -> dict[str, Any]:
+        """What the runs of the swarm depend on; speed settings do not count."""
+        config = self.config.model_dump(
+            include={"seed", "domains", "validation_only", "validation_bytes", "tokenizer"}
+        )
+        assert self.config.training is not None
+        config["design"] = self.config.design.model_dump()
+        config["training"] = self.config.training.model_dump(
+            exclude={"stack_size", "workers", "checkpoint_steps"}
+        )
+        sizes = self.config.training.sizes
+        config["sizes"] = {name: self.config.sizes[name].model_dump() for name in sizes}
+        return config
+
+    def _check_unchanged(self, made_with: dict, now: dict) -> None:
+        """Raises: StudyError: naming the settings that differ from those of the design."""
+        if made_with == now:
+            return
+        changed = sorted(_differences(made_with, now))
+        raise StudyError(
+            f"{self.file} was edited after its runs were designed: {'; '.join(changed)}. "
+            "Restore these settings to go on with this swarm, or copy the study file to a new "
+            "folder and start there (nothing here is lost)"
+        )
+
+    def _stamped(self, basis: Any, result: dict[str, Any]) -> dict[str, Any]:
+        stamp = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
+        return {**stamp, "basis": basis, "result": result}
+
+    def _cached(self, name: str, basis: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The artefact `name`, made anew only when what it was made from has changed."""
+        path = self.folder / name
+        basis = {**basis, "mixlaw": __version__}
+        if path.exists():
+            data = read_json(path)
+            if data["inputs"] == digest(basis):
+                return data["result"]
+        result = make()
+        write_json(path, self._stamped(basis, result))
+        return result
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = {*old, *new}
+        return [
+            line
+            for key in keys
+            for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+        ]
+    return [] if old == new else [f"{at} was {old!r}, is {new!r}"]

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixlaw.corpus.sampler import BatchSampler, _permute
+from mixlaw.errors import CorpusError, MixtureError
+
+LENGTH = 4
+SIZES = (401, 201, 41, 9)
+# The value tells domain and place, so that a batch can be traced back.
+STREAMS = [1000 * j + np.arange(size, dtype=np.uint16) for j, size in enumerate(SIZES)]
+
+
+def sampler(batch_size=8, **options):
+    return BatchSampler(STREAMS, sequence_length=LENGTH, batch_size=batch_size, **options)
+
+
+def run(sampler, steps, proportions):
+    """Sequences (steps * B, L + 1) of one member."""
+    mixture = np.atleast_2d(proportions)
+    return np.concatenate([sampler.batch(step, mixture)[0] for step in range(steps)])
+
+
+@st.composite
+def mixtures(draw, most=4):
+    """Proportions (K, 4) of 1 to `most` members; some are 0."""
+    weights = st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any)
+    rows = draw(st.lists(weights, min_size=1, max_size=most))
+    return np.array([np.array(row) / sum(row) for row in rows])
+
+
+@settings(deadline=None)
+@given(mixtures(), st.integers(0, 10_000), st.integers(-3, 3), st.integers(1, 100))
+def test_batches_are_whole_windows_of_their_domains(proportions, step, seed, batch_size):
+    batch = sampler(batch_size, seed=seed).batch(step, proportions)
+    assert batch.shape == (len(proportions), batch_size, LENGTH + 1)
+    assert batch.dtype == np.int64
+    assert (np.diff(batch) == 1).all()
+    assert (batch[..., 0] % 1000 % LENGTH == 0).all()
+    for k, row in enumerate(proportions):
+        assert set(np.unique(batch[k] // 1000)) <= set(np.flatnonzero(row))
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixtures(), st.lists(st.integers(0, 300), min_size=1, max_size=8), st.integers(0, 5))
+def test_a_batch_depends_on_seed_step_and_mixture_alone(proportions, steps, seed):
+    used = sampler(seed=seed)
+    for step in steps:  # in any order, with any history
+        batch = used.batch(step, proportions)
+        np.testing.assert_array_equal(batch, sampler(seed=seed).batch(step, proportions))
+        for k in range(len(proportions)):  # and whoever else is in the stack
+            alone = sampler(seed=seed).batch(step, proportions[k : k + 1])
+            np.testing.assert_array_equal(batch[k], alone[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixtures(most=1), mixtures(most=1), st.integers(0, 5))
+def test_the_nth_window_of_a_domain_is_the_same_for_every_mixture(one, other, seed):
+    first, second = (run(sampler(seed=seed), 30, row) for row in (one, other))
+    for j in range(4):
+        a = first[first[:, 0] // 1000 == j]
+        b = second[second[:, 0] // 1000 == j]
+        shared = min(len(a), len(b))
+        np.testing.assert_array_equal(a[:shared], b[:shared])
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixtures(), st.integers(1, 2000), st.integers(1, 40), st.integers(0, 9))
+def test_realised_proportions_are_exact_to_a_few_sequences(proportions, steps, batch_size, seed):
+    counts = sampler(batch_size, seed=seed).domain_counts(steps, proportions)
+    assert (counts.sum(axis=1) == steps * batch_size).all()
+    assert np.abs(counts - proportions * steps * batch_size).max() < 4
+    assert (counts[proportions == 0] == 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(mixtures(most=1), st.integers(1, 30), st.integers(1, 100))
+def test_domain_counts_are_what_the_batches_hold(proportions, steps, batch_size):
+    drawn = run(sampler(batch_size, seed=2), steps, proportions)[:, 0] // 1000
+    counts = sampler(batch_size, seed=2).domain_counts(steps, proportions)[0]
+    np.testing.assert_array_equal(np.bincount(drawn, minlength=4), counts)
+
+
+def test_an_epoch_shows_each_window_once_and_the_next_in_another_order():
+    small = sampler(batch_size=10)
+    assert small.windows.tolist() == [100, 50, 10, 2]
+    drawn = run(small, 10, [0, 0, 1, 0])[:, 0] - 2000
+    epochs = drawn.reshape(10, 10)
+    assert all(sorted(epoch) == list(range(0, 40, LENGTH)) for epoch in epochs.tolist())
+    assert len(set(map(tuple, epochs.tolist()))) > 8
+
+
+def test_seeds_per_member():
+    proportions = np.array([[0.4, 0.3, 0.2, 0.1]] * 3)
+    batch = sampler(seeds=[7, 8, 7]).batch(5, proportions)
+    np.testing.assert_array_equal(batch[0], batch[2])
+    assert (batch[0] != batch[1]).any()
+    np.testing.assert_array_equal(batch[1], sampler(seed=8).batch(5, proportions)[1])
+
+
+def test_every_batch_is_spread_evenly():
+    for step in range(50):
+        batch = sampler(8).batch(step, np.array([[0.5, 0.25, 0.25, 0]]))[0, :, 0] // 1000
+        counts = np.bincount(batch, minlength=4)
+        assert np.abs(counts - [4, 2, 2, 0]).max() <= 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
+def test_the_permutation_is_one(size, key):
+    index = np.arange(size)
+    out = _permute(index, np.full(size, size), np.full(size, key, dtype=np.uint64))
+    np.testing.assert_array_equal(np.sort(out), index)
+
+
+def test_the_permutations_are_uniform_enough():
+    """Where each of 12 items goes, over 6,000 keys: chi-square with 121 degrees of freedom."""
+    keys = np.arange(6000, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    out = _permute(np.arange(12)[None, :].repeat(6000, 0), np.full((6000, 12), 12), keys)
+    counts = np.stack([np.bincount(out[:, i], minlength=12) for i in range(12)])
+    assert ((counts - 500) ** 2 / 500).sum() < 200
+
+
+def test_a_stream_shorter_than_a_sequence():
+    with pytest.raises(
+        CorpusError, match=r"stream 1 has 4 tokens, fewer than one sequence of 4 \+ 1"
+    ):
+        BatchSampler([np.arange(9), np.arange(4)], sequence_length=4, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("proportions", "message"),
+    [
+        ([0.25] * 4, r"shape \(4,\)"),
+        ([[0.5, 0.5]], r"shape \(1, 2\)"),
+        ([[0.5, 0.5, 0.5, 0]], "sum to 1"),
+        ([[1.5, -0.5, 0, 0]], ">= 0"),
+        ([[np.nan, 1, 0, 0]], "finite"),
+    ],
+)
+def test_proportions_that_make_no_sense(proportions, message):
+    with pytest.raises(MixtureError, match=message):
+        sampler().batch(0, np.array(proportions))
+
+
+def test_as_many_seeds_as_members():
+    with pytest.raises(MixtureError, match="1 mixtures for 2 member seeds"):
+        sampler(seeds=[1, 2]).batch(0, np.array([[1.0, 0, 0, 0]]))

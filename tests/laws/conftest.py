@@ -1,0 +1,80 @@
+"""Tables of runs to fit: made by a known law, or published (skipped where the data is absent)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mixlaw.laws import Law, Points, make
+from mixlaw.runs import RunTable
+
+AXES = {"num_params": 1e5, "train_tokens": 1e6}
+DOMAINS = ("code", "docs", "web")
+
+
+def grid(rng: np.random.Generator, *, mixtures: int, sizes: int = 3, horizons: int = 3) -> Points:
+    """Random mixtures of `DOMAINS`, each at every scale around the references of `AXES`."""
+    weights = rng.dirichlet(np.ones(len(DOMAINS)), mixtures)
+    num_params = AXES["num_params"] * 2.0 ** (np.arange(sizes) - sizes // 2)
+    train_tokens = AXES["train_tokens"] * 2.0 ** (np.arange(horizons) - horizons // 2)
+    m, s, h = np.indices((mixtures, sizes, horizons)).reshape(3, -1)
+    return Points(weights[m], num_params[s], train_tokens[h])
+
+
+def table(points: Points, targets: Mapping[str, np.ndarray], **columns) -> RunTable:
+    """A run table: one run per (mixture, size), its horizons as rows; `columns` are extra."""
+    rows = []
+    for i in range(len(points)):
+        row = {f"weight/{d}": w for d, w in zip(DOMAINS, points.weights[i], strict=True)}
+        row |= {"run": f"{points.weights[i]}-{points.num_params[i]}"}
+        row |= {axis: getattr(points, axis)[i] for axis in AXES}
+        row |= {name: values[i] for name, values in (targets | columns).items()}
+        rows.append(row)
+    return RunTable.from_rows(rows)
+
+
+def law_named(name: str) -> Law:
+    """A law of the catalogue over both axes, for a target whose own domain is the first."""
+    recipe = make(name, AXES)
+    assert isinstance(recipe, Law)
+    return recipe.for_target(0)
+
+
+def plausible_theta(law: Law, points: Points, rng: np.random.Generator) -> np.ndarray:
+    """Parameters that give losses of about 3 nats."""
+    mean, sd = law.prior(points, np.full(len(points), 3.0))
+    return mean + np.minimum(sd, 0.5) * rng.normal(size=len(mean))
+
+
+@pytest.fixture
+def lab() -> SimpleNamespace:
+    """The helpers above, for tests."""
+    helpers = (grid, table, law_named, plausible_theta)
+    return SimpleNamespace(axes=AXES, domains=DOMAINS, **{f.__name__: f for f in helpers})
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[..., RunTable]:
+    """`published(path, adapt)` reads a public Parquet table, `adapt` renames a row's columns."""
+    default = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("MIXLAW_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no published run tables at {folder}; set MIXLAW_DATA to their folder")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def read(path: str, adapt: Callable[[dict], dict | None], sum_tolerance=1e-6) -> RunTable:
+        adapted = (adapt(row) for row in parquet.read_table(folder / path).to_pylist())
+        rows = [row for row in adapted if row is not None]
+        return RunTable.from_rows(rows, sum_tolerance=sum_tolerance)
+
+    return read

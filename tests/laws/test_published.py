@@ -1,0 +1,81 @@
+"""Figures on published run tables, so that a change that loses accuracy is noticed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from mixlaw.laws import Points, cross_validate, fit, make
+from mixlaw.laws.validation import MIXTURE_SPLIT
+
+
+def measures(row: dict) -> dict:
+    """The columns that every table names alike."""
+    return {k: v for k, v in row.items() if k.startswith(("weight/", "loss/"))}
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "least_spearman", "most_mae"), [(32, 0.975, 0.095), (64, 0.982, 0.082)]
+)
+def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
+    """DESIGN section 7: .979 / .092 at 32 runs and .985 / .077 at 64, means of five draws."""
+
+    def adapt(row: dict) -> dict | None:
+        keep = row["split"] in {"train_1m", "test_1m"}
+        return measures(row) | {"label": row["split"]} if keep else None
+
+    runs = published("regmix_pile/runs.parquet", adapt, sum_tolerance=0.01)
+    test = runs.select(runs.label == "test_1m")
+    train = np.flatnonzero(runs.label == "train_1m")
+    found = []
+    for seed in range(2):
+        drawn = runs.select(np.random.default_rng(seed).choice(train, num_runs, replace=False))
+        for target in runs.targets:
+            predicted = fit(make("effective"), drawn, target=target).predict(Points.of(test))
+            y = test.column(target)
+            found.append((spearmanr(predicted, y)[0], np.abs(predicted - y).mean()))
+    spearman, mae = np.mean(found, axis=0)
+    assert spearman >= least_spearman
+    assert mae <= most_mae
+
+
+def test_held_out_mixtures_of_the_tiny_swarm(published):
+    """Issue 2: Spearman >= .9 and error <= half of predicting the mean, on every target."""
+
+    def adapt(row: dict) -> dict | None:
+        if row["size"] == "D" or row["step"] < 300:
+            return None
+        counts = {"num_params": row["num_params_non_embedding"], "seed": row["seed"]}
+        run = f"{row['size']}-{row['mixture']}-{row['seed']}"
+        return measures(row) | counts | {"run": run, "train_tokens": row["train_tokens"]}
+
+    runs = published("tiny_env_swarm/runs.parquet", adapt)
+    names = ["effective-product", "effective-sum", "effective-ratio"]
+    cv = cross_validate(runs, candidates=names)
+    for name in names:
+        for split in cv.splits:
+            scores = cv.scores[name][split]
+            assert scores.spearman.min() >= 0.9
+            assert np.all(scores.mae <= 0.5 * scores.mae_of_mean)
+        assert cv.scores[name][MIXTURE_SPLIT].normalised_error.mean() <= 0.07
+
+
+def test_scale_forecast_on_slimpajama(published):
+    """Fit 122M and 310M, forecast 680M: mean relative error."""
+
+    def adapt(row: dict) -> dict | None:
+        if row["tokens"] < 4e9 or row["params"] > 7e8:
+            return None
+        counts = {"num_params": row["params"], "train_tokens": row["tokens"]}
+        return measures(row) | counts | {"run": f"{row['mixture']}-{row['params']}"}
+
+    runs = published("dmsl_slimpajama/runs.parquet", adapt, sum_tolerance=0.01)
+    largest = runs.num_params == runs.num_params.max()
+    axes = {"num_params": 2e8, "train_tokens": 1e10}
+    errors = []
+    for target in ("loss/github", "loss/c4", "loss/openhermes"):
+        fitted = fit(make("effective-product", axes), runs.select(~largest), target=target)
+        test = runs.select(largest)
+        errors.append(np.nanmean(np.abs(fitted.predict(Points.of(test)) / test.column(target) - 1)))
+    assert np.mean(errors) <= 0.015

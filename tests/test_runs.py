@@ -1,0 +1,173 @@
+"""Run tables: what is read is checked, what is written reads back the same."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from mixlaw.errors import RunTableError, StorageError
+from mixlaw.mixture import Mixture
+from mixlaw.runs import RunResult, RunSpec, RunStore, RunTable
+
+ROW = {"weight/web": 0.75, "weight/code": 0.25, "loss/web": 3.5, "bpb/code": 1.25}
+ROW |= {"run": "r0", "num_params": 1000, "train_tokens": 5000, "seed": 3}
+PER_ROW = ("weights", "num_params", "train_tokens", "values", "run", "label", "role", "status")
+
+
+def spec(**changes):
+    mixture = Mixture({"web": 0.75, "code": 0.25})
+    given = {"label": "m00", "role": "swarm", "size": "xs", "num_params": 1000}
+    given |= {"horizon_tokens": (100, 200), "seed": 0, "context": "c"}
+    return RunSpec(**{"mixture": mixture, **given, **changes})
+
+
+def table():
+    other = {"run": "r1", "label": "x", "weight/web": 1 / 3, "weight/code": 2 / 3}
+    failed = {"run": "r2", "status": "failed", "loss/web": None, "bpb/code": None}
+    return RunTable.from_rows([ROW, {**ROW, **other, "num_params": ""}, {**ROW, **failed}])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_write_and_read_give_the_same_table(tmp_path, suffix):
+    before, path = table(), tmp_path / f"runs.{suffix}"
+    before.write(path)
+    after = RunTable.read(path)
+    assert (after.domains, after.targets) == (before.domains, before.targets)
+    for name in (*PER_ROW, "seed"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_are_understood():
+    runs = table()
+    assert runs.domains == ("web", "code")
+    assert runs.targets == ("loss/web", "bpb/code")
+    assert np.isnan(runs.num_params[1])
+    assert list(runs.label) == ["r0", "x", "r2"]
+    assert len(runs.done()) == 2
+    np.testing.assert_array_equal(runs.column("bpb/code"), [1.25, 1.25, np.nan])
+    assert runs.mixture(0) == Mixture({"web": 0.75, "code": 0.25})
+    assert list(runs.mixture_ids() == runs.mixture_ids()[0]) == [True, False, True]
+    with pytest.raises(RunTableError, match="no target 'loss/books'"):
+        runs.column("loss/books")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss/web": "nan"}, "row 2: loss/web is nan"),
+        ({"loss/web": "NaN-ish"}, "row 2: loss/web is 'NaN-ish'; it must be a number"),
+        ({"loss/web": -1.0}, r"row 2: loss/web is -1\.0; it must be finite and > 0"),
+        ({"weight/web": 0.5}, r"row 2: the proportions sum to 0\.750000"),
+        ({"weight/web": -0.75}, "row 2: the proportion of 'web'"),
+        ({"weight/web": "nan"}, "row 2: the proportion of 'web' is nan"),
+        ({"num_params": 0}, "row 2: num_params is 0"),
+        ({"status": "maybe"}, r"status \['maybe'\] is unknown"),
+    ],
+)
+def test_a_bad_cell_is_named_with_its_row(changes, message):
+    with pytest.raises(RunTableError, match=message):
+        RunTable.from_rows([ROW, {**ROW, **changes}])
+
+
+def test_proportions_that_a_source_rounded_need_a_tolerance():
+    row = {**ROW, "weight/web": 0.751}
+    with pytest.raises(RunTableError, match="raise sum_tolerance"):
+        RunTable.from_rows([row])
+    runs = RunTable.from_rows([row], sum_tolerance=0.01)
+    assert runs.weights.sum() == pytest.approx(1, abs=1e-15)
+
+
+def test_missing_rows_and_columns():
+    with pytest.raises(RunTableError, match="no rows"):
+        RunTable.from_rows([])
+    with pytest.raises(RunTableError, match="needs columns weight/<domain>"):
+        RunTable.from_rows([{"loss/web": 3.0}])
+    with pytest.raises(RunTableError, match="loss/<target>"):
+        RunTable.from_rows([{"weight/web": 1.0, "accuracy": 3.0}])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "weight/web,loss/web\n1.0,2.0,3.0\n", "more cells than the header"),
+        ("a.csv", "weight/web,loss/web\n0.5,2.0\n", r"a\.csv: row 1: the proportions sum to 0\.5"),
+        ("a.jsonl", '{"weight/web": 1.0, "loss', "could not read the run table"),
+        ("a.parquet", "not parquet", "could not read the run table"),
+        ("a.xlsx", "", "unknown kind '.xlsx'"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(RunTableError, match=message):
+        RunTable.read(path)
+
+
+def test_an_absent_file_and_an_unknown_kind_to_write(tmp_path):
+    with pytest.raises(RunTableError, match="could not read"):
+        RunTable.read(tmp_path / "absent.csv")
+    with pytest.raises(RunTableError, match=r"unknown kind '\.xlsx'"):
+        table().write(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_full_disk_leaves_the_old_table(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"runs.{suffix}"
+    table().write(path)
+    old = path.read_bytes()
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match="No space left"):
+            table().select(np.array([0])).write(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_run_id_is_what_decides_the_result():
+    assert spec().run_id == spec(label="other", role="verify").run_id
+    assert spec().run_id == spec(mixture=Mixture({"code": 0.25, "web": 0.75})).run_id
+    changed = [{"seed": 1}, {"size": "s"}, {"horizon_tokens": (100,)}, {"context": "d"}]
+    changed.append({"mixture": Mixture({"web": 0.5, "code": 0.5})})
+    assert len({spec(**change).run_id for change in [{}, *changed]}) == 6
+    assert RunSpec.from_dict(spec().to_dict()) == spec()
+
+
+def test_store_keeps_whole_results_only(tmp_path, monkeypatch):
+    store, one = RunStore(tmp_path), spec()
+    assert not store.has(one)
+    with pytest.raises(RunTableError, match=r"m00 .* has no result yet"):
+        store.load(one)
+    result = RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5}))
+    store.save(one, result)
+    assert store.load(one) == result
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    other = spec(seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(other, result)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(one, RunResult("failed", (), "diverged"))
+    assert not store.has(other)
+    assert store.load(one) == result
+
+
+def test_store_table_has_a_row_for_each_horizon_and_keeps_failures(tmp_path):
+    store = RunStore(tmp_path)
+    good, bad, absent = spec(), spec(seed=1), spec(seed=2)
+    store.save(good, RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5})))
+    store.save(bad, RunResult("failed", (), "loss became NaN at step 7"))
+    runs = store.table([good, bad, absent], ["web", "code"])
+    assert list(runs.status) == ["done", "done", "failed", "failed"]
+    np.testing.assert_array_equal(runs.train_tokens, [100, 200, 100, 200])
+    np.testing.assert_array_equal(runs.column("loss/web"), [3.0, 2.5, np.nan, np.nan])
+    assert len(runs.done()) == 2
