@@ -16,7 +16,7 @@ def measures(row: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("num_runs", "least_spearman", "most_mae"), [(32, 0.975, 0.095), (64, 0.982, 0.082)]
+    ("num_runs", "least_spearman", "most_mae"), [(32, 0.977, 0.092), (64, 0.982, 0.081)]
 )
 def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
     """DESIGN section 7: .979 / .092 at 32 runs and .985 / .077 at 64, means of five draws."""
@@ -29,7 +29,7 @@ def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
     test = runs.select(runs.label == "test_1m")
     train = np.flatnonzero(runs.label == "train_1m")
     found = []
-    for seed in range(2):
+    for seed in range(3):
         drawn = runs.select(np.random.default_rng(seed).choice(train, num_runs, replace=False))
         for target in runs.targets:
             predicted = fit(make("effective"), drawn, target=target).predict(Points.of(test))

@@ -154,7 +154,12 @@ class Recipe(ABC):
         """Fit to prepared rows. Raises: FitError: the rows cannot identify the recipe."""
 
     def check(self, rows: TargetRows) -> None:
-        """Raise FitError when an input is unknown or does not vary."""
+        """Raise FitError when the target is constant, or an input is unknown or does not vary."""
+        if np.std(rows.y) <= 1e-12 * np.max(np.abs(rows.y)):
+            raise FitError(
+                f"{rows.target!r} is constant ({rows.y[0]:g} in all {len(rows.y)} rows), so "
+                "nothing can be learned from it; check the column or drop the target"
+            )
         for axis in AXES:
             if axis not in self.needs:
                 continue
@@ -191,7 +196,8 @@ class Law(Recipe):
 
     @abstractmethod
     def num_required(self, num_domains: int) -> int:
-        """Fewest distinct runs accepted: `num_identified`, less those that a prior carries."""
+        """Fewest distinct runs (mixtures, at one scale): `num_identified`, less what a prior
+        carries."""
 
     @abstractmethod
     def predict(self, theta: np.ndarray, points: Points) -> np.ndarray:
@@ -229,10 +235,14 @@ class Law(Recipe):
         """
         self.check(rows)
         num_domains = rows.points.weights.shape[1]
-        given, required = rows.num_runs, self.num_required(num_domains)
+        required = self.num_required(num_domains)
+        # At one scale another seed of a mixture says nothing about the law.
+        what, given = "runs", rows.num_runs
+        if not self.axes:
+            what, given = "mixtures", len(np.unique(rows.mixture_ids))
         if given < required:
             raise FitError(
-                f"law {self.name!r} needs at least {required} distinct runs for {num_domains} "
+                f"law {self.name!r} needs at least {required} distinct {what} for {num_domains} "
                 f"domains ({self.num_identified(num_domains)} identified parameters), "
                 f"{rows.target!r} has {given}; train {required - given} more or choose a law "
                 "with fewer parameters"

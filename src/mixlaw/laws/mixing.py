@@ -10,9 +10,9 @@ import numpy as np
 from mixlaw.laws.base import MIXTURE, Law, Points
 from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
 
-SLOPE_SD = 3.0
-"""Prior sd of a mixture slope t: a share going from 0 to 1 changes a term e^3-fold or less in two
-cases of three. Without a prior M4 diverges on sparse swarms (DESIGN section 7)."""
+SLOPE_SD = 2.0
+"""Prior sd of a mixture slope t at the noise that suits the runs. Without a prior M4 diverges on
+sparse swarms (DESIGN section 7); between 1 and 3 the choice hardly shows."""
 
 LOG_FLOOR = 0.01
 """Added to a share before its log is taken, so that an absent domain has a finite one."""

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import least_squares
 
-from mixlaw.errors import FitError
-
 if TYPE_CHECKING:
     from mixlaw.laws.base import Law, Points
 
@@ -154,16 +152,11 @@ def solve(
     """Fit theta, choosing the noise on the way.
 
     Args:
-        points: n points; y: (n,) observed values; groups: (n,) integers, rows left out together.
+        points: n points; y: (n,) observed values, not all equal.
+        groups: (n,) integers, equal for rows left out together.
         seed: of the starting points.
         warm: begin here only, and keep its noise: a trait of the target, not of the rows.
-    Raises: FitError: the target is constant.
     """
-    if np.std(y) <= 1e-12 * np.max(np.abs(y)):
-        raise FitError(
-            f"the target is constant ({y[0]:g} in all {len(y)} rows), so nothing can be learned "
-            "from it; check the column or drop the target"
-        )
     problem = _Problem(law, points, y)
     if warm is None:
         rng, noise = np.random.default_rng(seed), NOISES[FIRST_NOISE]

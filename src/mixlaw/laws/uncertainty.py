@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from mixlaw.laws.base import AXES, Points
 from mixlaw.laws.validation import CrossValidation, scale_ids
@@ -97,7 +97,7 @@ class HeldOut:
         if self.enough_for(level):
             return float(np.sort(size)[math.ceil((m + 1) * level) - 1])
         rms = math.sqrt(float(np.mean(size**2)) * (1 + 1 / m))
-        return rms * float(student_t.ppf((1 + level) / 2, max(1, m - 1)))
+        return rms * float(stdtrit(max(1, m - 1), (1 + level) / 2))
 
     def probability_better(self, gap: float, coefficients: np.ndarray) -> float:
         """Probability that a mixture predicted lower by `gap` is lower.

@@ -11,6 +11,9 @@ import numpy as np
 
 from mixlaw.errors import InfeasibleError
 
+ON_BOUND = 1e-14
+"""A proportion this near to a bound is on it."""
+
 
 def check_bounds(lower: np.ndarray, upper: np.ndarray) -> None:
     """Raise InfeasibleError unless some mixture lies within the bounds."""
@@ -69,9 +72,12 @@ def project(point: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarr
 
 
 def settle(point: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Remove rounding: clip, and give what the sum lacks to the domain with most room."""
-    point = np.minimum(np.maximum(point, lower), upper)
+    """Remove rounding: snap to the bounds, and give what the sum lacks to whoever has most room."""
+    point = np.where(point <= lower + ON_BOUND, lower, np.minimum(point, upper))
     rest = 1 - math.fsum(point)
-    j = int(np.argmax(upper - point if rest > 0 else point - lower))
+    room = upper - point if rest > 0 else point - lower
+    inside = np.minimum(upper - point, point - lower)
+    # Preferably to one well inside its bounds, so that who is on a bound stays on it.
+    j = int(np.argmax(inside if inside.max() > abs(rest) else room))
     point[j] = min(max(point[j] + rest, lower[j]), upper[j])
     return point

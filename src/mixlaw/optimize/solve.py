@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 from mixlaw.errors import FitError
-from mixlaw.optimize.polytope import check_bounds, frank_wolfe_gap, project, settle
+from mixlaw.optimize.polytope import ON_BOUND, check_bounds, frank_wolfe_gap, project, settle
 
 Function = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """Proportions (M,) -> value and gradient (M,)."""
@@ -29,7 +29,6 @@ GAP_TOLERANCE = 1e-8
 _MAX_STEPS = 1000
 _ARMIJO = 1e-4  # a step must bring this fraction of what its slope promises
 _SHORTEST = 1e-10
-_ON_BOUND = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +150,7 @@ def _model_step(
     and the step is solved again (variable fixing: Kiwiel, Math. Program. 112, 2008).
     """
     lower, upper = problem.lower - point, problem.upper - point
-    at_lower, at_upper = lower >= -_ON_BOUND, upper <= _ON_BOUND
+    at_lower, at_upper = lower >= -ON_BOUND, upper <= ON_BOUND
     inside = ~(at_lower | at_upper)
     price = gradient[inside].mean() if inside.any() else np.median(gradient)
     free = inside | (at_lower & ~at_upper & (gradient < price))

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlaw import __version__
-from mixlaw.design import design
 from mixlaw.errors import StudyError
 from mixlaw.files import digest, read_json, write_json
 from mixlaw.laws import FittedLaws, fit_laws
@@ -138,16 +137,27 @@ class Study:
         )
 
     def design(self) -> list[RunSpec]:
-        """The run specs of the swarm; the same for ever once made.
+        """The run specs of the swarm; fixed from its first training step on.
 
-        Raises: StudyError: the study was edited after its design was made.
+        Raises: StudyError: the study was edited under a swarm that has begun.
         """
+        from mixlaw.design import design
+
         self._needs_training("design")
         path, basis = self.folder / "design.json", self._design_basis()
         if path.exists():
             data = read_json(path)
-            self._check_unchanged(data["basis"], basis)
-            return [RunSpec.from_dict(spec) for spec in data["specs"]]
+            specs = [RunSpec.from_dict(spec) for spec in data["specs"]]
+            changed = sorted(_differences(data["basis"], basis))
+            if not changed:
+                return specs
+            begun = any(self.store.has(spec) for spec in specs)
+            if begun or any((self.folder / "checkpoints").glob("*")):
+                raise StudyError(
+                    f"{self.file} was edited under its swarm: {'; '.join(changed)}. Restore these "
+                    "settings to go on with it, or copy the study file to a new folder and start "
+                    "there (nothing here is lost)"
+                )
         corpus, config = self.corpus(), self.config.design
         names = [domain.name for domain in corpus.domains]
         mixtures = design(
@@ -204,7 +214,7 @@ class Study:
         values = fitted.predict(weights, scale.num_params, scale.train_tokens)
         level = self.config.fit.level
         half = [
-            fitted.half_width(one_target, scale.num_params, scale.train_tokens, level)
+            fitted.half_width(one_target, scale.num_params, scale.train_tokens, level=level)
             for one_target in np.eye(len(fitted.targets))
         ]
         return [
@@ -469,17 +479,6 @@ class Study:
         sizes = self.config.training.sizes
         config["sizes"] = {name: self.config.sizes[name].model_dump() for name in sizes}
         return config
-
-    def _check_unchanged(self, made_with: dict, now: dict) -> None:
-        """Raises: StudyError: naming the settings that differ from those of the design."""
-        if made_with == now:
-            return
-        changed = sorted(_differences(made_with, now))
-        raise StudyError(
-            f"{self.file} was edited after its runs were designed: {'; '.join(changed)}. "
-            "Restore these settings to go on with this swarm, or copy the study file to a new "
-            "folder and start there (nothing here is lost)"
-        )
 
     def _stamped(self, basis: Any, result: dict[str, Any]) -> dict[str, Any]:
         stamp = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}

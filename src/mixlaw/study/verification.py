@@ -134,9 +134,7 @@ def verify(decision: Decision, objective: Objective, runs: RunTable) -> Verifica
     Raises: RunTableError: a mixture has no finished run, so there is nothing to compare.
     """
     bad = runs.status != DONE
-    failed = tuple(
-        sorted({f"{runs.label[i]} (seed {runs.seed[i]})" for i in np.flatnonzero(bad)})
-    )
+    failed = tuple(sorted({f"{runs.label[i]} (seed {runs.seed[i]})" for i in np.flatnonzero(bad)}))
     done = runs.done()
     forecasts = {RECOMMENDED: decision.forecast}
     forecasts |= {name: found.forecast for name, found in decision.baselines.items()}

@@ -1,0 +1,98 @@
+"""A tiny study on made-up text, trained once for all tests that need a finished swarm."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY_STUDY = """\
+seed: 3
+domains:
+  abc: {paths: [text/abc]}
+  digits: {paths: [text/digits]}
+  words: {paths: [text/words]}
+validation_only:
+  mixed: {paths: [text/mixed]}
+validation_bytes: 1500
+tokenizer: {kind: byte}
+sizes:
+  3k: {width: 16, layers: 1}
+  6k: {width: 16, layers: 2}
+  12k: {width: 32, layers: 1}
+design:
+  mixtures: 8
+  replicated_mixtures: 2
+  replicate_seeds: 2
+training:
+  sizes: [3k, 6k]
+  batch_size: 2
+  sequence_length: 16
+  warmup_steps: 4
+  horizon_steps: [10, 20, 40]
+  evaluation_tokens: 512
+  checkpoint_steps: 5
+objective: {bpb/mixed: 1, bpb/abc: 1}
+constraints: {max_epochs: 4}
+target: {size: 12k, train_tokens: 1920}
+verify: {horizon_steps: [30, 60], seeds: 2}
+"""
+
+
+def write_text_domains(root: Path) -> None:
+    """Three domains that differ in their alphabets, and one that mixes two of them."""
+    rng = np.random.default_rng(0)
+    words = ["tree", "river", "stone", "cloud", "bird", "grass", "light", "wind", "sand", "rain"]
+
+    def letters(n: int) -> str:
+        return " ".join("".join(rng.choice(list("abcdef"), 5)) for _ in range(n))
+
+    def numbers(n: int) -> str:
+        return " ".join(str(rng.integers(10_000, 99_999)) for _ in range(n))
+
+    def sentences(n: int) -> str:
+        return " ".join(rng.choice(words, n))
+
+    makers = {"abc": [letters], "digits": [numbers], "words": [sentences]}
+    makers["mixed"] = [letters, numbers]
+    for name, styles in makers.items():
+        folder = root / "text" / name
+        folder.mkdir(parents=True)
+        for i in range(30):
+            text = "\n".join(style(60) for style in styles)
+            (folder / f"{i:02d}.txt").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A study folder with text and study.yaml, nothing run yet. Copy before use."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_text_domains(root)
+    (root / "study.yaml").write_text(TINY_STUDY, encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tiny_folder, tmp_path_factory) -> Path:
+    """The tiny study with its swarm trained. Copy before use."""
+    pytest.importorskip("torch", reason="training needs torch")
+    from mixlaw.study import Study
+
+    root = tmp_path_factory.mktemp("trained") / "study"
+    shutil.copytree(tiny_folder, root)
+    Study(root).train()
+    return root
+
+
+@pytest.fixture
+def tiny_study(tiny_folder, tmp_path) -> Path:
+    """An own copy of the untrained study."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "study"))
+
+
+@pytest.fixture
+def trained_study(trained_folder, tmp_path) -> Path:
+    """An own copy of the trained study."""
+    return Path(shutil.copytree(trained_folder, tmp_path / "study"))

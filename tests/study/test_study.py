@@ -1,0 +1,206 @@
+"""The steps of a study: resumable, idempotent, honest about edits and failures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mixlaw.errors import FitError, InfeasibleError, StudyError
+from mixlaw.files import read_json
+from mixlaw.mixture import Mixture
+from mixlaw.runs import FAILED, RunResult, RunTable
+from mixlaw.study import Scale, Study
+
+pytest.importorskip("torch", reason="training needs torch")
+
+
+def edit(folder, old, new):
+    path = folder / "study.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_swarm_is_what_was_asked_for(trained_folder):
+    runs = Study(trained_folder).runs()
+    assert len(set(runs.label)) == 8
+    assert set(runs.num_params) == {3072, 6144}
+    assert sorted(set(runs.train_tokens)) == [320, 640, 1280]
+    assert len(runs) == (8 + 2) * 2 * 3
+    assert set(runs.targets) == {
+        f"{m}/{d}" for m in ("loss", "bpb") for d in Study(trained_folder).corpus().targets
+    }
+    assert np.isfinite(runs.values).all()
+    # Bytes are the tokens here, so bits per byte are nats per token over ln 2.
+    np.testing.assert_allclose(runs.column("bpb/abc"), runs.column("loss/abc") / np.log(2))
+
+
+def test_replicates_differ_and_share_their_mixture(trained_folder):
+    runs = Study(trained_folder).runs()
+    last = runs.select((runs.train_tokens == 1280) & (runs.num_params == 3072))
+    extra = last.select(last.role == "replicate")
+    assert set(extra.seed) == {4}
+    for label, value in zip(extra.label, extra.column("loss/abc"), strict=True):
+        twin = (last.label == label) & (last.role == "swarm")
+        assert last.column("loss/abc")[twin] != value
+
+
+def test_every_step_twice_is_every_step_once(trained_study):
+    study = Study(trained_study)
+    first = (study.train().rows(), study.fit().to_dict(), study.optimize().to_dict())
+    before = {p: p.stat().st_mtime_ns for p in trained_study.rglob("fit.json")}
+    again = Study(trained_study)
+    assert (again.train().rows(), again.fit().to_dict(), again.optimize().to_dict()) == first
+    assert {p: p.stat().st_mtime_ns for p in trained_study.rglob("fit.json")} == before
+
+
+def test_artefacts_record_seed_version_and_inputs(trained_study):
+    study = Study(trained_study)
+    study.optimize()
+    for name in ("design.json", "fit.json", "decision.json"):
+        data = read_json(trained_study / name)
+        assert data["seed"] == 3
+        assert data["mixlaw"]
+        assert len(data["inputs"]) == 16
+
+
+def test_a_new_objective_makes_a_new_decision_without_training(trained_study):
+    study = Study(trained_study)
+    old = study.optimize()
+    edit(trained_study, "objective: {bpb/mixed: 1, bpb/abc: 1}", "objective: {bpb/digits: 1}")
+    new = Study(trained_study).optimize()
+    assert new.objective != old.objective
+    assert new.recommended["digits"] > old.recommended["digits"]
+
+
+def test_a_study_edited_under_its_swarm_is_refused_and_named(trained_study):
+    edit(trained_study, "batch_size: 2", "batch_size: 4")
+    with pytest.raises(StudyError, match=r"training\.batch_size was 2, is 4.*Restore"):
+        Study(trained_study).train()
+
+
+def test_settings_of_speed_may_change_under_a_swarm(trained_study):
+    edit(trained_study, "checkpoint_steps: 5", "checkpoint_steps: 7\n  stack_size: 3")
+    assert len(Study(trained_study).train()) == 60
+
+
+def test_a_design_without_runs_may_be_edited(tiny_study):
+    assert len(Study(tiny_study).design()) == 20
+    edit(tiny_study, "mixtures: 8", "mixtures: 9")
+    assert len(Study(tiny_study).design()) == 22
+
+
+def test_predict_agrees_with_the_decision(trained_study):
+    study = Study(trained_study)
+    decision = study.optimize()
+    (forecast,) = study.predict([decision.recommended])
+    for target, interval in decision.forecast.targets.items():
+        assert forecast[target] == pytest.approx((interval.value, interval.half_width))
+    (smaller,) = study.predict([decision.recommended], Scale(6144, 640))
+    assert smaller != forecast
+
+
+def test_a_failed_run_is_kept_told_and_left_out(trained_study):
+    study = Study(trained_study)
+    spec = next(s for s in study.design() if s.label == "m03" and s.size == "3k")
+    study.store.save(spec, RunResult(FAILED, (), "the loss was not finite at step 7"))
+    table = study.train()
+    assert set(table.label[table.status == FAILED]) == {"m03"}
+    assert study.status()["runs"] == {"planned": 20, "done": 20, "failed": 1}
+    fitted = study.fit()
+    assert any("failed" in warning for warning in fitted.warnings)
+
+
+def test_verify_compares_with_what_was_promised(trained_study):
+    study = Study(trained_study)
+    found = study.verify()
+    assert list(found.mixtures) == ["recommended", "natural", "uniform"]
+    decision = study.optimize()
+    assert found.mixtures["recommended"].predicted == decision.forecast.objective
+    assert all(len(v.observed) == 2 for v in found.mixtures.values())
+    natural = found.gains["natural"]
+    expected = found.mixtures["natural"].mean - found.mixtures["recommended"].mean
+    assert natural.mean == pytest.approx(expected)
+    assert study.verification() == found
+    # Verification runs stand in the table and are never fitted.
+    assert "verify" in set(study.runs().role)
+    assert "verify" not in set(study.fit().cross_validation.runs.role)
+    assert Study(trained_study).optimize() == decision
+    # A later decision is not verified by these runs.
+    edit(trained_study, "objective: {bpb/mixed: 1, bpb/abc: 1}", "objective: {bpb/digits: 1}")
+    assert Study(trained_study).verification() is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("max_epochs: 4", "max_epochs: 0.001", InfeasibleError, "max_epochs = 0.001 caps"),
+        ("max_epochs: 4", "lower: {abc: .6, words: .6}", InfeasibleError, "lower bounds sum"),
+        ("bpb/abc: 1}", "bpb/abd: 1}", StudyError, "did you mean 'bpb/abc'"),
+        ("constraints: {", "fit: {laws: [m9]}\nconstraints: {", FitError, "m9"),
+    ],
+)
+def test_what_cannot_be_decided_says_why(trained_study, old, new, error, message):
+    edit(trained_study, old, new)
+    with pytest.raises(error, match=message):
+        Study(trained_study).optimize()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("target: {size: 12k, train_tokens: 1920}", "target: {num_params: 9000}", "train_tokens"),
+        ("train_tokens: 1920", "train_tokens: 1930", "they must be equal"),
+    ],
+)
+def test_verification_needs_a_target_it_can_train(trained_study, old, new, message):
+    edit(trained_study, old, new)
+    with pytest.raises(StudyError, match=message):
+        Study(trained_study).verify()
+
+
+def test_steps_out_of_order_name_the_one_before(tiny_study):
+    with pytest.raises(StudyError, match="mixlaw train"):
+        Study(tiny_study).fit()
+    assert Study(tiny_study).status()["next"] == "corpus"
+
+
+class TestFromATable:
+    """A user with finished runs and no text."""
+
+    @pytest.fixture
+    def study(self, trained_folder, tmp_path):
+        RunTable.read(trained_folder / "runs.csv").write(tmp_path / "mine.csv")
+        (tmp_path / "study.yaml").write_text(
+            "table: mine.csv\n"
+            "domains: {abc: {available_tokens: 5000}, digits: {available_tokens: 9000},"
+            " words: {available_tokens: 1e4}}\n"
+            "objective: {loss/mixed: 1}\n"
+            "constraints: {max_epochs: 1}\n"
+            "target: {num_params: 12288, train_tokens: 8000}\n"
+        )
+        return Study(tmp_path)
+
+    def test_decides(self, study):
+        decision = study.optimize()
+        assert decision.recommended["abc"] <= 5000 / 8000 + 1e-9
+        assert set(decision.baselines) == {"natural", "uniform"}
+        assert decision.baselines["natural"].forecast.mixture == Mixture.from_weights(
+            {"abc": 5000.0, "digits": 9000.0, "words": 10000.0}
+        )
+        assert study.status()["next"] == "report"
+
+    def test_has_nothing_to_train(self, study):
+        for step in (study.corpus, study.design, study.verify):
+            with pytest.raises(StudyError, match="works from the table"):
+                step()
+
+    def test_needs_a_scale(self, study):
+        edit(study.folder, "train_tokens: 8000", "train_tokens: null")
+        with pytest.raises(StudyError, match="differ in train_tokens"):
+            Study(study.folder).optimize()
+
+    def test_a_domain_that_the_table_lacks(self, study):
+        edit(study.folder, "digits:", "numbers:")
+        with pytest.raises(StudyError, match="'numbers'"):
+            Study(study.folder).optimize()
