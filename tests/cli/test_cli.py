@@ -70,7 +70,7 @@ def test_from_a_table_in_json(tmp_path):
 
 def test_from_a_table_for_people(tmp_path):
     study = table_study(tmp_path)
-    assert "normalised error" in run("fit", study).stdout
+    assert "squared error" in run("fit", study).stdout
     shown = run("optimize", study).stdout
     assert "better than uniform by" in shown
     assert "next: mixlaw report" in run("status", study).stdout

@@ -48,9 +48,6 @@ def main() -> None:
             raise
         show.error(str(MissingExtraError(error.name, EXTRAS[error.name])))
         sys.exit(1)
-    except KeyboardInterrupt:
-        show.error("stopped; run the same command to go on from the last checkpoint")
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -43,7 +44,7 @@ def _plain(text: str) -> str:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
     for i, column in enumerate(columns):
-        table.add_column(_plain(column), justify="left" if i == 0 else "right")
+        table.add_column(_plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(_plain(str(cell)) for cell in row))
     out.print(table)
@@ -68,7 +69,12 @@ def swarm_progress() -> Iterator[Callable[[SwarmProgress], None]]:
             doing = f"runs {now.runs_done}/{now.runs_total}, {now.doing}"
             bar.update(task, completed=now.share_done, description=doing, speed=speed)
 
-        yield update
+        try:
+            yield update
+        except KeyboardInterrupt:
+            bar.stop()
+            error("stopped; run the same command to go on from the last checkpoint")
+            raise typer.Exit(130) from None
 
 
 def status(found: dict[str, Any]) -> None:
@@ -129,7 +135,7 @@ def fit(fitted: FittedLaws) -> None:
     """Every candidate's held-out error on the deciding split, then the chosen law by target."""
     validation = fitted.cross_validation
     split = validation.deciding_split
-    rows = []
+    rows, refusals = [], []
     for name in validation.ranking():
         scores = validation.scores[name][split]
         within = validation.scores[name].get("mixture")
@@ -145,11 +151,15 @@ def fit(fitted: FittedLaws) -> None:
     for name, reasons in validation.refused.items():
         if split in reasons:
             rows.append([f"  {name}", "refused", "", "", ""])
-    columns = ["law (* chosen)", "normalised error", "mean abs. error", "rank correlation"]
-    title = {"scale": "held out: mixtures at the largest size and horizon"}.get(
+            refusals.append(f"{name}: {reasons[split]}")
+    columns = ["law (* chosen)", "squared error", "abs. error", "rank corr."]
+    title = {"scale": "held out: mixtures, the largest size and the longest horizon"}.get(
         split, "held out: mixtures"
     )
-    _table([*columns, "error at trained scales"], rows, title=title)
+    _table([*columns, "at known scales"], rows, title=title)
+    line("squared error: of all targets, as a share of that of predicting the mean")
+    for refusal in refusals:
+        line(f"refused {refusal}")
     scores = validation.scores[fitted.law]
     name = "mixture" if "mixture" in scores else split
     rows = [
@@ -162,8 +172,8 @@ def fit(fitted: FittedLaws) -> None:
             strict=True,
         )
     ]
-    columns = ["target", "mean abs. error", "of predicting the mean", "ratio", "rank correlation"]
-    _table(columns, rows, title=f"{fitted.law} on held-out mixtures at the trained scales")
+    columns = ["target", "abs. error", "of predicting the mean", "ratio", "rank corr."]
+    _table(columns, rows, title=f"{fitted.law}: held-out mixtures at the trained scales")
     _warnings(fitted.warnings)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from mixlaw.errors import MixlawError, TrainError
@@ -56,13 +59,14 @@ def train_local(
         return
     board = _Board(swarm, todo, len(specs), on_progress)
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools
-    running: dict[Connection, tuple[multiprocessing.process.BaseProcess, Stack]] = {}
+    running: dict[Connection, tuple[BaseProcess, Stack]] = {}
     queue = list(todo)
     try:
         for _ in range(min(workers, len(queue))):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(swarm, theirs), daemon=True)
-            process.start()
+            with _ignoring_interrupts():
+                process.start()
             theirs.close()
             ours.send(stack := queue.pop(0))
             running[ours] = (process, stack)
@@ -108,8 +112,7 @@ def _work(swarm: Swarm, pipe: Connection) -> None:
             last = time.monotonic()
             pipe.send(done)  # a dead parent raises here, so no orphan trains on
 
-    # Ctrl-C reaches the whole process group; the parent tells the user.
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
+    with contextlib.suppress(BrokenPipeError, EOFError):
         while (stack := pipe.recv()) is not None:
             try:
                 swarm.train_stack(stack, on_step)
@@ -117,6 +120,19 @@ def _work(swarm: Swarm, pipe: Connection) -> None:
                 pipe.send(error)
                 return
             pipe.send("done")
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group; a worker started in here leaves it to its parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change handlers, and only it is interrupted
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _name(stack: Stack) -> str:

@@ -91,7 +91,7 @@ class SizeConfig(_Section):
 
 
 class DesignConfig(_Section):
-    method: str = "d-optimal"
+    method: str = "maximin"
     mixtures: Annotated[int, Field(ge=1)] = 24
     min_share: Share = 0.01
     lower: dict[str, Share] = {}

@@ -126,7 +126,7 @@ class Study:
         sources = [source(name, d, True) for name, d in config.domains.items()]
         sources += [source(name, d, False) for name, d in config.validation_only.items()]
         tokenizer = config.tokenizer
-        path = None if tokenizer.path is None else str(self.folder / tokenizer.path)
+        path = None if tokenizer.path is None else self.folder / tokenizer.path
         return build_corpus(
             sources,
             self.folder / "corpus",

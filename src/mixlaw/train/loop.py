@@ -53,12 +53,14 @@ class TrainState:
     @classmethod
     def fresh(cls, config: ModelConfig, seeds: Sequence[int]) -> TrainState:
         parameters = initial_parameters(config, list(seeds))
-        zeros = [{k: torch.zeros_like(v) for k, v in parameters.items()} for _ in range(2)]
-        return cls(0, parameters, *zeros, torch.full((len(seeds),), -1))
+        first, second = ({k: torch.zeros_like(v) for k, v in parameters.items()} for _ in range(2))
+        return cls(0, parameters, first, second, torch.full((len(seeds),), -1))
 
     def copy(self) -> TrainState:
-        groups = ({k: v.clone() for k, v in g.items()} for g in self._groups())
-        return TrainState(self.step, *groups, self.failed_step.clone())
+        parameters, first, second = (
+            {k: v.clone() for k, v in group.items()} for group in self._groups()
+        )
+        return TrainState(self.step, parameters, first, second, self.failed_step.clone())
 
     def _groups(self) -> tuple[Parameters, Parameters, Parameters]:
         return self.parameters, self.first, self.second
@@ -71,12 +73,11 @@ class TrainState:
 
     @classmethod
     def of_tensors(cls, prefix: str, step: int, tensors: dict[str, Tensor]) -> TrainState:
-        groups = []
-        for name in ("parameters", "first", "second"):
+        def group(name: str) -> Parameters:
             start = f"{prefix}/{name}/"
-            groups.append(
-                {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            )
+            return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+        groups = group("parameters"), group("first"), group("second")
         return cls(step, *groups, tensors[f"{prefix}/failed_step"])
 
 
@@ -204,15 +205,15 @@ def _steps_done(
 
 def _save(job: StackJob, trunk: TrainState, branch: TrainState | None, result: StackResult) -> None:
     assert job.checkpoint is not None
-    own_branch = branch is not None and branch is not trunk
+    branch = None if branch is trunk else branch
     state = {
         "identity": job.identity,
         "trunk_step": trunk.step,
-        "branch_step": branch.step if own_branch else None,
+        "branch_step": branch.step if branch else None,
         "targets": result.targets,
         "failed_step": result.failed_step,
     }
-    tensors = trunk.tensors("trunk") | (branch.tensors("branch") if own_branch else {})
+    tensors = trunk.tensors("trunk") | (branch.tensors("branch") if branch else {})
     save_checkpoint(job.checkpoint, tensors, state)
 
 

@@ -1,0 +1,332 @@
+"""The pictures of a study, as functions that take its parts and return matplotlib figures.
+
+Losses are lower when better. Names are drawn as plain text, never as mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, CrossValidation
+from mixlaw.optimize.decision import Decision, Forecast, Interval
+from mixlaw.report.evidence import Curves, Swarm, centred
+from mixlaw.report.style import (
+    GRID,
+    INK,
+    MARKS,
+    MUTED,
+    PAPER,
+    colour,
+    mixture_look,
+    new_figure,
+    size_look,
+    styled,
+)
+from mixlaw.report.words import percent, short, short_count, target_names, unit_of
+from mixlaw.study.verification import RECOMMENDED, Verification
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 560
+PANEL = 280
+MOST_POINTS = 240
+"""In one panel; of more, every so-manieth is drawn."""
+
+
+def forecasts(decision: Decision) -> dict[str, Forecast]:
+    """Mixture name -> forecast, the recommended one first."""
+    others = {name: comparison.forecast for name, comparison in decision.baselines.items()}
+    return {RECOMMENDED: decision.forecast, **others}
+
+
+def _rows(axes: Any, labels: Sequence[str]) -> None:
+    """Rows from the top down, named on the left."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _mark(axes: Any, x: Any, y: Any, look: tuple[str, str], **more: Any) -> None:
+    name, mark = look
+    size = {"star": 11, "diamond": 6}.get(mark, 7)
+    style = {"markersize": size, "markeredgecolor": PAPER, "markeredgewidth": 0.8, "zorder": 4}
+    axes.plot(x, y, linestyle="none", marker=MARKS[mark], color=colour(name), **{**style, **more})
+
+
+def _interval(axes: Any, y: float, found: Interval, look: tuple[str, str]) -> None:
+    if np.isfinite(found.half_width):
+        axes.plot([found.low, found.high], [y, y], color=colour(look[0]), linewidth=2, alpha=0.75)
+    _mark(axes, found.value, y, look)
+
+
+@styled
+def mixture_shares(decision: Decision, trained: np.ndarray | None = None) -> Figure:
+    """A bar per domain for the recommended mixture, with a mark for each baseline.
+
+    Args:
+        trained: weights (n, M) of the trained mixtures in the order of `decision.recommended`;
+            their range is the thin line.
+    """
+    everyone = forecasts(decision)
+    names = list(decision.recommended)
+    order = sorted(range(len(names)), key=lambda j: -decision.recommended[names[j]])
+    figure = new_figure(WIDTH, 70 + 34 * len(names))
+    axes = figure.add_subplot()
+    _rows(axes, [short(names[j]) for j in order])
+    shares = decision.recommended.array(names)[order]
+    axes.barh(range(len(names)), 100 * shares, height=0.62, color=colour(RECOMMENDED), alpha=0.85)
+    for name, look in mixture_look(list(decision.baselines)).items():
+        baseline = everyone[name].mixture.array(names)[order]
+        _mark(axes, 100 * baseline, range(len(names)), look, markersize=8, markeredgewidth=1.2)
+    furthest = 100 * shares
+    if trained is not None:
+        least, most = 100 * trained.min(axis=0)[order], 100 * trained.max(axis=0)[order]
+        below = np.arange(len(names)) + 0.42
+        axes.hlines(below, least, most, color=MUTED, linewidth=1.2)
+        furthest = np.maximum(furthest, most)
+    marks = [100 * f.mixture.array(names)[order] for f in everyone.values()]
+    for row, share in enumerate(shares):
+        right = max(mark[row] for mark in marks)
+        axes.annotate(
+            percent(float(share)),
+            (right, row),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontweight="bold",
+        )
+    axes.set_xlim(0, min(112, 1.18 * max(furthest.max(), max(m.max() for m in marks))))
+    axes.set_xlabel("share of training tokens (%)")
+    return figure
+
+
+@styled
+def forecast_intervals(
+    decision: Decision, targets: Sequence[str], verification: Verification | None = None
+) -> Figure:
+    """Prediction and interval of the objective and of `targets` for each mixture.
+
+    Hollow stars are what was observed when the mixture was trained at the target scale.
+    """
+    everyone = forecasts(decision)
+    looks, names = mixture_look(list(everyone)), target_names(list(decision.forecast.targets))
+    labels = ["objective", *(short(names[target], 18) for target in targets)]
+    figure = new_figure(WIDTH, 70 + 20 * len(everyone) * len(labels) + 12 * len(labels))
+    axes = figure.add_subplot()
+    _rows(axes, labels)
+    step = 0.8 / len(everyone)
+    for k, (name, found) in enumerate(everyone.items()):
+        seen = verification.mixtures[name] if verification else None
+        for row, target in enumerate([None, *targets]):
+            y = row + step * (k - (len(everyone) - 1) / 2)
+            _interval(axes, y, found.targets[target] if target else found.objective, looks[name])
+            if seen is not None:
+                observed = [seen.targets[target][1]] if target else list(seen.observed)
+                hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
+                _mark(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
+    for row in range(1, len(labels)):
+        axes.axhline(row - 0.5, color=GRID, linewidth=0.8)
+    axes.set_xlabel(f"{unit_of(decision.objective)}, lower is better")
+    return figure
+
+
+@styled
+def gains(verification: Verification, unit: str, noise: float | None = None) -> Figure:
+    """Predicted (ring) and observed (one mark per seed) gain over each baseline.
+
+    Args:
+        noise: standard deviation of a difference of two runs; the shaded band is twice it.
+    """
+    looks = mixture_look(list(verification.gains))
+    figure = new_figure(WIDTH, 90 + 46 * len(verification.gains))
+    axes = figure.add_subplot()
+    _rows(axes, [f"over {short(name, 16)}" for name in verification.gains])
+    if noise is not None:
+        axes.axvspan(-2 * noise, 2 * noise, color=MUTED, alpha=0.15, linewidth=0)
+    axes.axvline(0, color=MUTED, linewidth=1.2)
+    for row, (name, gain) in enumerate(verification.gains.items()):
+        ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 10}
+        _mark(axes, gain.predicted, row, ("ink", "circle"), **ring, markeredgewidth=1.5)
+        _mark(axes, list(gain.observed), [row] * len(gain.observed), looks[name])
+    axes.set_xlabel(f"gain of the recommended mixture ({unit}); right of 0 is better")
+    return figure
+
+
+@styled
+def token_curves(verification: Verification, unit: str) -> Figure:
+    """Objective against training tokens of each verified mixture, tokens on a log scale."""
+    figure = new_figure(WIDTH, 330)
+    axes = figure.add_subplot()
+    ticks: set[float] = set()
+    for name, (shade, mark) in mixture_look(list(verification.mixtures)).items():
+        tokens, values = zip(*verification.mixtures[name].curve, strict=True)
+        axes.plot(tokens, values, color=colour(shade))
+        _mark(axes, tokens, values, (shade, mark))
+        ticks |= set(tokens)
+    _log_axis(axes, sorted(ticks))
+    axes.set_xlabel("training tokens (log scale); each point is a finished schedule")
+    axes.set_ylabel(f"objective ({unit})")
+    return figure
+
+
+def _log_axis(axes: Any, ticks: Sequence[float], most: int = 6) -> None:
+    """A log axis with ticks where there is something to read."""
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    keep: list[float] = []
+    room = np.log(ticks[-1] / ticks[0]) / (2 * most)
+    for tick in reversed(ticks):
+        if not keep or np.log(keep[-1] / tick) > room:
+            keep.append(tick)
+    axes.set_xticks(keep, [short_count(tick) for tick in keep])
+
+
+@styled
+def trained_mixtures(swarm: Swarm, recommended: np.ndarray, predicted: float | None) -> Figure:
+    """Left: the shares of the trained mixtures, best first. Right: their objective, every seed.
+
+    Args:
+        recommended: (M,) shares, the row on top.
+        predicted: its objective at the scale shown, drawn as a ring.
+    """
+    shares = np.vstack([recommended, swarm.weights])
+    rows, columns = shares.shape
+    width = max(WIDTH, 330 + 34 * columns)
+    figure = new_figure(width, 130 + 21 * rows)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[max(3, columns), 4])
+    _rows(left, [RECOMMENDED, *(short(label, 14) for label in swarm.labels)])
+    for i in range(rows):
+        for j in range(columns):
+            _cell(left, i, j, shares[i, j], numbers=columns <= 12)
+    left.set_xlim(-0.5, columns - 0.5)
+    turn = {} if columns <= 5 else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
+    left.set_xticks(range(columns), [short(name, 14) for name in swarm.domains], **turn)
+    left.tick_params(axis="x", length=0, top=False, labeltop=True, labelbottom=False)
+    left.spines["bottom"].set_visible(False)
+    left.grid(False)
+    for row, values in enumerate(swarm.scores, start=1):
+        _mark(right, values, [row] * len(values), ("ink", "circle"), markersize=5)
+    if predicted is not None:
+        ring = {"markerfacecolor": "none", "markeredgecolor": colour(RECOMMENDED)}
+        _mark(right, predicted, 0, (RECOMMENDED, "circle"), **ring, markeredgewidth=1.5)
+    right.tick_params(axis="y", length=0, labelleft=False)
+    right.spines["left"].set_visible(False)
+    right.grid(True, axis="y")
+    right.set_xlabel(f"objective\n({swarm.unit})")
+    left.set_xlabel("share of tokens (%)")
+    return figure
+
+
+def _cell(axes: Any, row: int, column: int, share: float, *, numbers: bool) -> None:
+    """A tile as deep as the share is large; one hue, so that it works on light and dark."""
+    depth = 0.04 + 0.86 * float(np.sqrt(share))
+    axes.bar(
+        column, 0.9, width=0.94, bottom=row - 0.45, color=colour("heat"), alpha=depth, linewidth=0
+    )
+    if numbers:
+        text = f"{100 * share:.0f}"
+        axes.text(column, row, text, ha="center", va="center", color=INK, fontsize="small")
+
+
+@styled
+def law_errors(validation: CrossValidation, chosen: str) -> Figure:
+    """Held-out error of every candidate on both splits; 1 is predicting the mean."""
+    names = list(validation.ranking())
+    figure = new_figure(WIDTH, 90 + 34 * len(names))
+    axes = figure.add_subplot()
+    _rows(axes, [f"{name} (chosen)" if name == chosen else name for name in names])
+    looks = {MIXTURE_SPLIT: ("natural", "square"), SCALE_SPLIT: ("recommended", "circle")}
+    for split, look in looks.items():
+        for row, name in enumerate(names):
+            if split in validation.scores[name]:
+                error = float(np.mean(validation.scores[name][split].normalised_error))
+                _mark(axes, error, row, look, markersize=8)
+    axes.axvline(1, color=MUTED, linewidth=1.2, linestyle="--")
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    low, high = min(0.5, low), max(2.0, high)
+    axes.set_xlim(low, high)
+    decades = [10.0**k * m for k in range(-6, 13) for m in (1, 2, 5)]
+    ticks = [tick for tick in decades if low <= tick <= high]
+    if len(ticks) > 7:
+        ticks = [tick for tick in ticks if np.isclose(np.log10(tick) % 1, 0)]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("held-out squared error, as a share of that of predicting the mean")
+    return figure
+
+
+@styled
+def held_out(validation: CrossValidation, law: str, target: str) -> Figure:
+    """Predicted against observed for one target, both less the observed mean of their scale.
+
+    So a point on the diagonal is right, points along it tell that mixtures are told apart, and a
+    shift off it is an error of level. Dots: mixture split, by size. Rings: scale split.
+    """
+    figure = new_figure(PANEL, PANEL + 20)
+    axes = figure.add_subplot()
+    extent = 0.0
+    for split in (MIXTURE_SPLIT, SCALE_SPLIT):
+        if split not in validation.scores[law]:
+            continue
+        found = centred(validation, law, split, target)
+        for level in np.unique(found.level):
+            at = np.flatnonzero(found.level == level)
+            at = at[:: -(-len(at) // MOST_POINTS)]
+            x, y = found.predicted[at], found.observed[at]
+            if split == SCALE_SPLIT:
+                ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 7}
+                _mark(axes, x, y, ("ink", "circle"), **ring, markeredgewidth=1, zorder=5)
+            else:
+                look = size_look(int(level), found.num_levels)
+                _mark(axes, x, y, look, markersize=4.5, markeredgewidth=0.4)
+            extent = max(extent, float(np.abs(y).max()))
+    extent *= 1.35
+    axes.plot([-extent, extent], [-extent, extent], color=MUTED, linewidth=1)
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
+    axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+    axes.locator_params(nbins=5)
+    axes.set_title(short(target_names(validation.targets)[target], 28))
+    axes.set_xlabel("predicted − mean of scale")
+    axes.set_ylabel("observed − mean of scale")
+    return figure
+
+
+@styled
+def forecast_curves(curves: Curves, seen: Mapping[float, Sequence[float]] | None = None) -> Figure:
+    """The law for the recommended mixture along tokens (or sizes), with what was observed.
+
+    Lines: the law, one per size. Bars: the range over trained mixtures. Dots: the trained
+    mixture nearest to the recommended one.
+
+    Args:
+        seen: x -> observed objectives of the recommended mixture at the target scale (stars).
+    """
+    figure = new_figure(WIDTH + 60, 380)
+    axes = figure.add_subplot()
+    for line in curves.lines:
+        dashes = "-" if len(line.points) else "--"
+        axes.plot(line.x, line.y, color=colour(line.look[0]), linestyle=dashes)
+        if len(line.points):
+            x, low, high, nearest = line.points.T
+            axes.vlines(x, low, high, color=colour(line.look[0]), alpha=0.35, linewidth=4)
+            _mark(axes, x, nearest, line.look, markersize=6)
+    if curves.target is not None:
+        x, found = curves.target
+        if np.isfinite(found.half_width):
+            axes.vlines(x, found.low, found.high, color=colour(RECOMMENDED), linewidth=2)
+        _mark(axes, x, found.value, (RECOMMENDED, "diamond"), markersize=8)
+    for x, values in (seen or {}).items():
+        hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
+        _mark(axes, [x] * len(values), values, ("ink", "star"), **hollow)
+    _log_axis(axes, curves.ticks)
+    axes.set_xlabel(curves.x_label)
+    axes.set_ylabel(f"objective ({curves.unit})")
+    return figure

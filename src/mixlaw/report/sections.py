@@ -1,0 +1,344 @@
+"""The sections about the decision: mixture, forecast, verification."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlaw.laws import FittedLaws
+from mixlaw.mixture import Domain
+from mixlaw.optimize import Decision, Interval, Objective
+from mixlaw.report import figures
+from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Table
+from mixlaw.report.evidence import Noise, noise_for, usable
+from mixlaw.report.style import mixture_look
+from mixlaw.report.svg import inline_svg
+from mixlaw.report.verdict import difference_noise, noise_words, tokens_share
+from mixlaw.report.words import (
+    count,
+    interval,
+    listing,
+    number_of,
+    percent,
+    plain,
+    scale_words,
+    signed,
+    target_names,
+    unit_of,
+    value,
+)
+from mixlaw.runs import RunTable
+from mixlaw.study import Study
+from mixlaw.study.verification import RECOMMENDED, Verification
+
+MOST_DRAWN_TARGETS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All that the report is made from, read from the study once."""
+
+    study: Study
+    runs: RunTable
+    fitted: FittedLaws
+    decision: Decision
+    verification: Verification | None
+    domains: tuple[Domain, ...]
+    noise: Noise | None
+    swarm: RunTable = field(repr=False)
+
+    @classmethod
+    def of(cls, study: Study) -> Facts:
+        decision, runs = study.optimize(), study.runs()
+        return cls(
+            study=study,
+            runs=runs,
+            fitted=study.fit(),
+            decision=decision,
+            verification=study.verification(),
+            domains=tuple(study.domains()),
+            noise=noise_for(runs, study.objective, decision),
+            swarm=usable(runs, study.objective),
+        )
+
+    @property
+    def objective(self) -> Objective:
+        return self.study.objective
+
+    @property
+    def unit(self) -> str:
+        return unit_of(self.decision.objective)
+
+    def drawn_targets(self) -> list[str]:
+        """The targets that fit a picture: those of the objective first, then the others."""
+        rest = [t for t in self.fitted.targets if t not in self.decision.objective]
+        return [*self.decision.objective, *rest][:MOST_DRAWN_TARGETS]
+
+    def not_drawn(self) -> str:
+        """A sentence about targets that are in the tables only, or nothing."""
+        missing = len(self.fitted.targets) - len(self.drawn_targets())
+        return f" {number_of(missing, 'more target')} in the table only." if missing else ""
+
+
+def mixture_keys(names: list[str], mark: str | None = None) -> tuple[Key, ...]:
+    """Legend of mixtures."""
+    return tuple(Key(look[0], mark or look[1], n) for n, look in mixture_look(names).items())
+
+
+def mixture_section(facts: Facts) -> Section:
+    decision, swarm = facts.decision, facts.swarm
+    names = list(decision.recommended)
+    order = [swarm.domains.index(name) for name in names]
+    trained = swarm.weights[:, order]
+    figure = figures.mixture_shares(decision, trained)
+    keys = (Key("recommended", "bar", RECOMMENDED), *mixture_keys(list(decision.baselines)))
+    keys += (Key("muted", "line", "range of the trained mixtures"),)
+    label = "Bars: the recommended share of each domain, with marks for the baselines."
+    picture = Picture(_shift_words(decision), (inline_svg(figure, name="mix", label=label),), keys)
+    exact = json.dumps(dict(decision.recommended), indent=1)
+    parts = [picture, _mixture_table(facts, trained)]
+    if decision.unguarded is not None and (decision.guard_cost or 0) > 1e-6:
+        parts.append(Notes((_guard_words(decision),)))
+    parts.append(Code("Exact proportions (JSON)", exact))
+    return Section("mixture", "The mixture", _certificate(decision), tuple(parts))
+
+
+def _shift_words(decision: Decision) -> str:
+    """The largest moves against the first baseline."""
+    if not decision.baselines:
+        return "Recommended share of each domain."
+    name, comparison = next(iter(decision.baselines.items()))
+    before = comparison.forecast.mixture
+    moves = {d: s - before.get(d, 0.0) for d, s in decision.recommended.items()}
+    up, down = max(moves, key=moves.__getitem__), min(moves, key=moves.__getitem__)
+    if moves[up] < 5e-4:
+        return f"The recommended mixture is the {plain(name)} one."
+
+    def words(domain: str) -> str:
+        return (
+            f"{plain(domain)} ({percent(decision.recommended[domain])} instead of "
+            f"{percent(before.get(domain, 0.0))})"
+        )
+
+    return f"Against {plain(name)}, it gives most more to {words(up)}, most less to {words(down)}."
+
+
+def _certificate(decision: Decision) -> str:
+    if decision.gap is not None:
+        return (
+            f"Certified: within the bounds, the law {decision.law} predicts no mixture lower by "
+            f"more than {decision.gap:.1e}. That is about the law, not about the world; how far "
+            "the law can be trusted is below."
+        )
+    return (
+        f"No certificate: the law {decision.law} is not convex in the mixture; searches from "
+        f"different starts end within {decision.spread:.1e} of each other."
+    )
+
+
+def _guard_words(decision: Decision) -> str:
+    assert decision.unguarded is not None
+    apart = {d: decision.unguarded.get(d, 0.0) - s for d, s in decision.recommended.items()}
+    most = sorted(apart, key=lambda d: -abs(apart[d]))[:2]
+    words = [f"{plain(d)} {percent(decision.unguarded.get(d, 0.0))}" for d in most]
+    return (
+        "Each share is kept within the trained range. Without that guard the law would go to "
+        f"{listing(words)} and promise {decision.guard_cost:.4f} more; no run supports that yet."
+    )
+
+
+def _mixture_table(facts: Facts, trained: np.ndarray) -> Table:
+    decision = facts.decision
+    baselines = {name: c.forecast.mixture for name, c in decision.baselines.items()}
+    bounds = {b.domain: f"{b.side} {b.bound:.4g} ({b.reason})" for b in decision.active_bounds}
+    tokens = {d.name: d.available_tokens for d in facts.domains}
+    epochs = decision.forecast.epochs
+    with_epochs, with_bounds = bool(epochs), bool(bounds)
+    rows = []
+    for j, (name, share) in enumerate(decision.recommended.items()):
+        row = [
+            plain(name),
+            f"{share:.2%}",
+            *(f"{m.get(name, 0.0):.2%}" for m in baselines.values()),
+        ]
+        row.append(f"{trained[:, j].min():.1%} to {trained[:, j].max():.1%}")
+        if with_epochs:
+            known = tokens.get(name)
+            row += [f"{epochs[name]:.2f}" if name in epochs else "-"]
+            row += [count(known) if known else "unknown"]
+        if with_bounds:
+            row.append(bounds.get(name, ""))
+        rows.append(row)
+    columns = ["domain", RECOMMENDED, *map(plain, baselines), "trained range"]
+    columns += ["epochs", "available tokens"] if with_epochs else []
+    columns += ["at a bound"] if with_bounds else []
+    cap = facts.study.config.constraints.max_epochs
+    note = f"At most {cap:g} epochs of a domain were allowed." if cap else ""
+    if not with_epochs:
+        note += " Epochs are unknown: the study gives no tokens per domain or no training tokens."
+    text = {0, len(columns) - 1} if with_bounds else {0}
+    return Table("Shares of training tokens", columns, rows, frozenset(text), note=note.strip())
+
+
+def forecast_section(facts: Facts) -> Section:
+    decision, verification = facts.decision, facts.verification
+    everyone = figures.forecasts(decision)
+    names = target_names(facts.fitted.targets)
+    drawn = facts.drawn_targets()
+    figure = figures.forecast_intervals(decision, drawn, verification)
+    label = "Dots with intervals: predicted objective and targets for each mixture."
+    keys = mixture_keys(list(everyone))
+    if verification is not None:
+        keys += (Key("ink", "star", "observed when trained"),)
+    picture = Picture(
+        _forecast_words(facts) + facts.not_drawn(),
+        (inline_svg(figure, name="forecast", label=label),),
+        keys,
+    )
+    rows = [["objective", "", *(interval(f.objective) for f in everyone.values())]]
+    for target in facts.fitted.targets:
+        weight = decision.objective.get(target)
+        found = [interval(f.targets[target]) for f in everyone.values()]
+        rows.append([names[target], f"{weight:.2g}" if weight else "-", *found])
+    columns = ["target", "weight", *map(plain, everyone)]
+    caption = f"Forecasts ({unit_of(facts.fitted.targets)}), {decision.level:.0%} intervals"
+    table = Table(caption, columns, rows, strong=frozenset({0}))
+    lead = (
+        f"At {scale_words(decision.num_params, decision.train_tokens)}. The intervals are about "
+        "the level of each number. An error of level is shared by all mixtures and cancels in a "
+        "comparison, so the gain can be surer than overlapping intervals suggest: "
+        + listing(
+            f"{signed(c.gain)} over {plain(name)} with probability {c.probability_better:.2f}"
+            for name, c in decision.baselines.items()
+        )
+        + "."
+    )
+    return Section("forecast", "The forecast", lead, (picture, table))
+
+
+def _forecast_words(facts: Facts) -> str:
+    decision = facts.decision
+    name, comparison = next(iter(decision.baselines.items()))
+    other, mine = comparison.forecast.targets, decision.forecast.targets
+    better = [t for t in mine if mine[t].value < other[t].value]
+    text = (
+        f"Against {plain(name)}, {len(better)} of {number_of(len(mine), 'target')} "
+        f"{'is' if len(better) == 1 else 'are'} predicted lower and {len(mine) - len(better)} higher"
+    )
+    if facts.verification is None:
+        return text + "."
+    hits = [
+        found.low <= seen <= found.high
+        for verified in facts.verification.mixtures.values()
+        for found, seen in verified.targets.values()
+    ]
+    return (
+        f"{text}; when trained, {sum(hits)} of {len(hits)} observed target values fell in their "
+        f"{decision.level:.0%} intervals."
+    )
+
+
+def verification_section(facts: Facts) -> Section | None:
+    """None when the target scale was not trained."""
+    found = facts.verification
+    if found is None:
+        return None
+    seeds = min(len(gain.observed) for gain in found.gains.values())
+    spread = difference_noise(facts.noise, 1)
+    keys = (Key("ink", "ring", "predicted"), *mixture_keys(list(found.gains)))
+    if spread is not None:
+        keys += (Key("muted", "bar", "twice the noise of a difference of two runs"),)
+    label = "Predicted and observed gain of the recommended mixture over each baseline."
+    gain_svg = inline_svg(figures.gains(found, facts.unit, spread), name="gains", label=label)
+    label = "Objective against training tokens of each verified mixture."
+    curve_svg = inline_svg(figures.token_curves(found, facts.unit), name="curves", label=label)
+    parts = [
+        Picture(_gain_words(facts, found), (gain_svg,), keys),
+        Picture(_curve_words(found), (curve_svg,), mixture_keys(list(found.mixtures))),
+        _objective_table(facts, found),
+        _gain_table(found),
+        _targets_table(facts, found),
+    ]
+    if found.failed:
+        failed = listing(map(plain, found.failed))
+        parts.append(Notes((f"Diverged and left out: {failed}.",)))
+    lead = (
+        f"A model of {scale_words(facts.decision.num_params, facts.decision.train_tokens)} was "
+        f"trained on each mixture, {number_of(seeds, 'seed')} each; none of it was used to fit. "
+        + noise_words(facts.noise, found)
+    )
+    return Section("verification", "Verification", lead, tuple(parts))
+
+
+def _gain_words(facts: Facts, found: Verification) -> str:
+    words = []
+    for name, gain in found.gains.items():
+        text = f"{signed(gain.mean)} over {plain(name)} (predicted {signed(gain.predicted)}"
+        spread = difference_noise(facts.noise, len(gain.observed))
+        if spread:
+            text += f"; {abs(gain.mean) / spread:.1f} times the noise of such a difference"
+        words.append(text + ")")
+    return f"Observed gain: {listing(words)}."
+
+
+def _curve_words(found: Verification) -> str:
+    words = []
+    for name, gain in found.gains.items():
+        if gain.tokens_share is None:
+            words.append(f"never gets as low as {plain(name)} ends")
+        else:
+            words.append(
+                f"gets as low as {plain(name)} ends with {tokens_share(gain)} of its tokens"
+            )
+    return f"The recommended mixture {listing(words)}."
+
+
+def _objective_table(facts: Facts, found: Verification) -> Table:
+    rows = [
+        [
+            plain(mixture),
+            *_against(verified.predicted, verified.mean),
+            ", ".join(value(seen) for seen in verified.observed),
+        ]
+        for mixture, verified in found.mixtures.items()
+    ]
+    columns = ["mixture", "predicted", "observed", "error", "in the interval", "by seed"]
+    return Table(f"The objective, predicted and observed ({facts.unit})", columns, rows)
+
+
+def _targets_table(facts: Facts, found: Verification) -> Table:
+    rows = [
+        [name, plain(mixture), *_against(*verified.targets[target])]
+        for target, name in target_names(facts.fitted.targets).items()
+        for mixture, verified in found.mixtures.items()
+    ]
+    columns = ["target", "mixture", "predicted", "observed", "error", "in the interval"]
+    caption = f"Every target, predicted and observed ({unit_of(facts.fitted.targets)})"
+    return Table(caption, columns, rows, text=frozenset({0, 1}))
+
+
+def _against(forecast: Interval, seen: float) -> list[str]:
+    inside = forecast.low <= seen <= forecast.high
+    return [
+        interval(forecast),
+        value(seen),
+        signed(seen - forecast.value),
+        "yes" if inside else "NO",
+    ]
+
+
+def _gain_table(found: Verification) -> Table:
+    rows = [
+        [
+            plain(name),
+            signed(gain.predicted),
+            signed(gain.mean),
+            ", ".join(signed(one) for one in gain.observed),
+            tokens_share(gain),
+        ]
+        for name, gain in found.gains.items()
+    ]
+    columns = ["over", "predicted gain", "observed gain", "by seed", "tokens to be as good"]
+    return Table("Gain of the recommended mixture", columns, rows)

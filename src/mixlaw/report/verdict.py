@@ -1,0 +1,190 @@
+"""The decision in plain words: what is promised, what was seen, how far to trust it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlaw.optimize import Decision
+from mixlaw.report.evidence import Noise
+from mixlaw.report.words import (
+    against,
+    listing,
+    number_of,
+    objective_words,
+    percent,
+    plain,
+    scale_words,
+    unit_of,
+)
+from mixlaw.study.verification import RECOMMENDED, Gain, Verification
+
+CONFIRMED, UNCLEAR, NOT_CONFIRMED, UNTESTED = "good", "unclear", "bad", "untested"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the headline."""
+
+    label: str
+    number: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The top of the page.
+
+    Attributes:
+        mood: "good", "unclear", "bad" or "untested".
+    """
+
+    mixture: str
+    mood: str
+    verdict: str
+    sentences: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+def headline(
+    decision: Decision, verification: Verification | None, noise: Noise | None
+) -> Headline:
+    """Everything above the first section."""
+    sentences = [_promise(decision)]
+    if verification is None:
+        mood, verdict = UNTESTED, "A forecast: not yet verified at the target scale"
+    else:
+        mood, verdict = _judge(verification, noise)
+        sentences.append(_seen(decision, verification, noise))
+    return Headline(
+        mixture=mixture_words(decision),
+        mood=mood,
+        verdict=verdict,
+        sentences=tuple(sentences),
+        tiles=_tiles(decision, verification),
+    )
+
+
+def mixture_words(decision: Decision) -> str:
+    """ "75 % docs, 11 % python and 14 % others", largest first."""
+    ranked = sorted(decision.recommended.items(), key=lambda pair: -pair[1])
+    shown = ranked if len(ranked) <= 7 else ranked[:6]
+    words = [f"{percent(share)} {plain(name)}" for name, share in shown]
+    rest = ranked[len(shown) :]
+    if rest:
+        total = sum(share for _, share in rest)
+        words.append(f"{percent(total)} across {len(rest)} other domains")
+    return listing(words, most=8)
+
+
+def _promise(decision: Decision) -> str:
+    found = decision.forecast.objective
+    width = f" ± {found.half_width:.3f}" if np.isfinite(found.half_width) else ""
+    parts = [
+        f"{against(comparison.gain, name)} (probability {comparison.probability_better:.2f} "
+        "that it is lower)"
+        for name, comparison in decision.baselines.items()
+    ]
+    compared = f": {listing(parts)}" if parts else ""
+    return (
+        f"For {objective_words(decision.objective)} at "
+        f"{scale_words(decision.num_params, decision.train_tokens)}, the law {decision.law} "
+        f"predicts {found.value:.3f}{width} ({decision.level:.0%} interval){compared}."
+    )
+
+
+def _seen(decision: Decision, verification: Verification, noise: Noise | None) -> str:
+    verified = verification.mixtures[RECOMMENDED]
+    miss = verified.mean - verified.predicted.value
+    side = "above" if miss > 0 else "below"
+    inside = "inside" if verified.inside else "OUTSIDE"
+    gains = [_seen_gain(name, gain) for name, gain in verification.gains.items()]
+    text = (
+        f"Trained at that scale ({number_of(len(verified.observed), 'seed')}), it scored "
+        f"{verified.mean:.3f}, {abs(miss):.3f} {side} the forecast and {inside} the "
+        f"{decision.level:.0%} interval"
+    )
+    text += f"; it came out {listing(gains)}." if gains else "."
+    return f"{text} {noise_words(noise, verification)}"
+
+
+def _seen_gain(name: str, gain: Gain) -> str:
+    return against(gain.mean, name)
+
+
+def noise_words(noise: Noise | None, verification: Verification) -> str:
+    """How far apart two seeds of one mixture are."""
+    seeds = min(len(gain.observed) for gain in verification.gains.values())
+    if noise is None:
+        return "No mixture was trained with several seeds, so the seed noise is unknown."
+    where = "there" if noise.at_target else f"at {scale_words(*noise.where)} (not at the target)"
+    text = f"Between seeds the objective varies by {noise.deviation:.4f} (standard deviation) "
+    text += f"{where}."
+    if seeds == 1:
+        text += " One seed was verified: repeat it before much depends on it."
+    return text
+
+
+def difference_noise(noise: Noise | None, seeds: int) -> float | None:
+    """Standard deviation of a mean gain over so many seeds, were the seeds independent."""
+    return None if noise is None else noise.deviation * float(np.sqrt(2 / seeds))
+
+
+def _judge(verification: Verification, noise: Noise | None) -> tuple[str, str]:
+    """Mood and verdict: a gain counts when it exceeds twice the noise of a difference."""
+    worse, within = [], []
+    for name, gain in verification.gains.items():
+        spread = difference_noise(noise, len(gain.observed))
+        if gain.mean <= 0:
+            worse.append(plain(name))
+        elif spread is None or gain.mean <= 2 * spread:
+            within.append(plain(name))
+    names = listing([plain(name) for name in verification.gains])
+    if worse:
+        return NOT_CONFIRMED, f"Not confirmed: {listing(worse)} was as good or better when trained"
+    if within and noise is None:
+        return UNCLEAR, f"Better than {names} when trained, but the seed noise is unknown"
+    if within:
+        return UNCLEAR, f"Not clear: the gain over {listing(within)} is within seed noise"
+    if min(len(gain.observed) for gain in verification.gains.values()) == 1:
+        return UNCLEAR, f"Better than {names} when trained, but with one seed only"
+    if not verification.mixtures[RECOMMENDED].inside:
+        return UNCLEAR, f"Better than {names} when trained, but the level was predicted wrongly"
+    return CONFIRMED, f"Confirmed: better than {names} when trained, beyond seed noise"
+
+
+def _tiles(decision: Decision, verification: Verification | None) -> tuple[Tile, ...]:
+    found, unit = decision.forecast.objective, unit_of(decision.objective)
+    width = f"± {found.half_width:.3f}" if np.isfinite(found.half_width) else "± unknown"
+    tiles = []
+    if verification is None:
+        tiles.append(Tile("Predicted objective", f"{found.value:.3f}", f"{width} {unit}"))
+        for name, comparison in decision.baselines.items():
+            label = f"Predicted gain over {plain(name)}"
+            chance = f"probability better {comparison.probability_better:.2f}"
+            tiles.append(Tile(label, f"{comparison.gain:.3f}".replace("-", "−"), chance))
+        return tuple(tiles)
+    verified = verification.mixtures[RECOMMENDED]
+    detail = f"{unit}; predicted {found.value:.3f} {width}"
+    tiles.append(Tile("Observed objective", f"{verified.mean:.3f}", detail))
+    for name, gain in verification.gains.items():
+        chance = decision.baselines[name].probability_better
+        detail = f"predicted {gain.predicted:.3f}, probability better {chance:.2f}"
+        number = f"{gain.mean:.3f}"
+        tiles.append(Tile(f"Observed gain over {plain(name)}", number.replace("-", "−"), detail))
+    for name, gain in list(verification.gains.items())[:1]:
+        tiles.append(
+            Tile(
+                f"Tokens to match {plain(name)}", tokens_share(gain), f"of those {plain(name)} took"
+            )
+        )
+    return tuple(tiles)
+
+
+def tokens_share(gain: Gain) -> str:
+    """Share of the baseline's tokens needed to be as good, in words."""
+    if gain.tokens_share is None:
+        return "never reached"
+    most = "at most " if gain.tokens_share_is_bound else ""
+    return f"{most}{gain.tokens_share:.0%}"

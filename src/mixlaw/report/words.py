@@ -1,0 +1,115 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mixlaw.optimize.decision import Interval
+from mixlaw.runs import UNITS
+
+EQUAL_WEIGHTS = 1e-9
+
+
+def plain(name: str) -> str:
+    """A name without control characters, line breaks and invisible direction marks."""
+    return "".join(c if c.isprintable() else " " for c in str(name)).strip() or "?"
+
+
+def short(name: str, most: int = 22) -> str:
+    """A name that fits a picture."""
+    name = plain(name)
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
+
+
+def short_count(number: float) -> str:
+    """147456 -> "147k"."""
+    for letter, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def count(number: float) -> str:
+    """Written out below ten million, shortened above."""
+    return f"{number:,.0f}" if number < 1e7 else short_count(number)
+
+
+def scale_words(num_params: float | None, train_tokens: float | None) -> str:
+    """ "147,456 parameters and 184,320 tokens"."""
+    parts = []
+    if num_params is not None and np.isfinite(num_params):
+        parts.append(f"{count(num_params)} parameters")
+    if train_tokens is not None and np.isfinite(train_tokens):
+        parts.append(f"{count(train_tokens)} tokens")
+    return " and ".join(parts) or "the scale of the runs"
+
+
+def percent(share: float) -> str:
+    """A share in words: "75 %", "3.1 %", "0.42 %"."""
+    number = 100 * share
+    digits = 0 if number >= 9.95 or number == 0 else 1 if number >= 0.995 else 2
+    return f"{number:.{digits}f} %"
+
+
+def value(number: float) -> str:
+    """A loss, for a table."""
+    return f"{number:.4f}" if np.isfinite(number) else "unknown"
+
+
+def signed(number: float) -> str:
+    """With its sign."""
+    return f"{number:+.4f}".replace("-", "−")
+
+
+def interval(found: Interval) -> str:
+    """Value ± half width."""
+    if not np.isfinite(found.half_width):
+        return f"{found.value:.4f} ± unknown"
+    return f"{found.value:.4f} ± {found.half_width:.4f}"
+
+
+def listing(items: Iterable[str], most: int = 6) -> str:
+    """ "a, b and c", or "a, b and 12 more"."""
+    items = list(items)
+    if len(items) > most:
+        items = [*items[: most - 1], f"{len(items) - most + 1} more"]
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + f" and {items[-1]}"
+
+
+def number_of(how_many: int, thing: str) -> str:
+    """ "1 seed", "2 seeds"."""
+    return f"{how_many:,} {thing}" + ("" if how_many == 1 else "s")
+
+
+def unit_of(targets: Iterable[str]) -> str:
+    """The unit that targets share."""
+    units = {UNITS[target.partition("/")[0]] for target in targets}
+    return units.pop() if len(units) == 1 else "mixed units"
+
+
+def target_names(targets: Sequence[str]) -> dict[str, str]:
+    """Target -> its name for people: without the metric, where all have the same."""
+    bare = len({target.partition("/")[0] for target in targets}) == 1
+    return {t: plain(t.partition("/")[2] if bare else t) for t in targets}
+
+
+def objective_words(weights: Mapping[str, float]) -> str:
+    """ "the mean of docs and cython" with the unit."""
+    names, unit = target_names(list(weights)), unit_of(weights)
+    if len(weights) == 1:
+        what = f"the loss on {next(iter(names.values()))}"
+    elif max(weights.values()) - min(weights.values()) < EQUAL_WEIGHTS:
+        what = f"the mean loss on {listing(names.values())}"
+    else:
+        what = "the weighted mean loss on " + listing(
+            f"{name} ({percent(weights[target])})" for target, name in names.items()
+        )
+    return f"{what} ({unit}, lower is better)"
+
+
+def against(gain: float, name: str, digits: int = 3) -> str:
+    """ "0.072 lower than natural", also when it is higher."""
+    side = "lower" if gain >= 0 else "HIGHER"
+    return f"{abs(gain):.{digits}f} {side} than {plain(name)}"
