@@ -64,7 +64,8 @@ class Scores:
         predictions: (n, T) aligned with the table; NaN where not held out.
         mae, mae_of_mean: (T,) mean absolute error, and that of predicting the mean of the other
             mixtures' rows at the same scale.
-        spearman: (T,) rank correlation over mixtures within a scale, averaged over scales.
+        spearman: (T,) rank correlation over mixtures (their seeds averaged) within a scale, averaged
+            over scales.
         normalised_error: (T,) mean squared error over that of predicting the mean.
     """
 
@@ -301,7 +302,7 @@ def score(
         predictions=predictions,
         mae=np.abs(errors).sum(axis=0) / count,
         mae_of_mean=np.abs(mean_errors).sum(axis=0) / count,
-        spearman=_spearman_within(predictions, values, held, scales),
+        spearman=_spearman_within(predictions, values, held, scales, runs.mixture_ids()),
         normalised_error=(errors**2).sum(axis=0) / (mean_errors**2).sum(axis=0),
     )
 
@@ -320,20 +321,29 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _spearman_within(
-    predictions: np.ndarray, values: np.ndarray, held: np.ndarray, scales: np.ndarray
+    predictions: np.ndarray,
+    values: np.ndarray,
+    held: np.ndarray,
+    scales: np.ndarray,
+    mixtures: np.ndarray,
 ) -> np.ndarray:
-    """(T,) rank correlation within each scale of three rows or more, averaged over scales.
+    """(T,) rank correlation within each scale of three mixtures or more, averaged over scales.
 
-    A scale where the predictions (or the values) are all equal ranks nothing and counts as 0.
+    Seeds of one mixture are averaged first: their order is noise that no law can rank. A scale
+    where the predictions (or the values) are all equal ranks nothing and counts as 0.
     """
     out = np.zeros(values.shape[1])
     for t in range(values.shape[1]):
         found = []
         for scale in np.unique(scales[held[:, t]]):
             at = held[:, t] & (scales == scale)
-            if at.sum() < 3:
+            _, mixture = np.unique(mixtures[at], return_inverse=True)
+            seeds = np.bincount(mixture)
+            if len(seeds) < 3:
                 continue
-            ranks = [_ranks(side[at, t]) for side in (predictions, values)]
+            ranks = [
+                _ranks(np.bincount(mixture, side[at, t]) / seeds) for side in (predictions, values)
+            ]
             a, b = (rank - rank.mean() for rank in ranks)
             norm = np.sqrt((a @ a) * (b @ b))
             found.append(a @ b / norm if norm > 0 else 0.0)

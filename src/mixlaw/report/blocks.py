@@ -71,7 +71,15 @@ class Code:
     wide: bool = True
 
 
-Part = Picture | Table | Notes | Code
+@dataclass(frozen=True)
+class Stack:
+    """Parts that stand below each other, beside a tall picture."""
+
+    parts: tuple[Picture | Table | Notes | Code, ...]
+    wide: bool = False
+
+
+Part = Picture | Table | Notes | Code | Stack
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class Curves:
     """
 
     lines: tuple[Line, ...]
-    target: tuple[float, Interval] | None
+    target: tuple[float, Interval]
     ticks: tuple[float, ...]
     x_label: str
     unit: str

@@ -31,7 +31,7 @@ from mixlaw.study.verification import RECOMMENDED, Verification
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 560
+WIDTH = 500
 PANEL = 280
 MOST_POINTS = 240
 """In one panel; of more, every so-manieth is drawn."""
@@ -78,31 +78,17 @@ def mixture_shares(decision: Decision, trained: np.ndarray | None = None) -> Fig
     order = sorted(range(len(names)), key=lambda j: -decision.recommended[names[j]])
     figure = new_figure(WIDTH, 70 + 34 * len(names))
     axes = figure.add_subplot()
-    _rows(axes, [short(names[j]) for j in order])
     shares = decision.recommended.array(names)[order]
+    _rows(axes, [f"{short(names[j])}  {percent(decision.recommended[names[j]])}" for j in order])
     axes.barh(range(len(names)), 100 * shares, height=0.62, color=colour(RECOMMENDED), alpha=0.85)
     for name, look in mixture_look(list(decision.baselines)).items():
         baseline = everyone[name].mixture.array(names)[order]
         _mark(axes, 100 * baseline, range(len(names)), look, markersize=8, markeredgewidth=1.2)
-    furthest = 100 * shares
     if trained is not None:
         least, most = 100 * trained.min(axis=0)[order], 100 * trained.max(axis=0)[order]
         below = np.arange(len(names)) + 0.42
         axes.hlines(below, least, most, color=MUTED, linewidth=1.2)
-        furthest = np.maximum(furthest, most)
-    marks = [100 * f.mixture.array(names)[order] for f in everyone.values()]
-    for row, share in enumerate(shares):
-        right = max(mark[row] for mark in marks)
-        axes.annotate(
-            percent(float(share)),
-            (right, row),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-            fontweight="bold",
-        )
-    axes.set_xlim(0, min(112, 1.18 * max(furthest.max(), max(m.max() for m in marks))))
+    axes.set_xlim(left=0)
     axes.set_xlabel("share of training tokens (%)")
     return figure
 
@@ -155,7 +141,7 @@ def gains(verification: Verification, unit: str, noise: float | None = None) -> 
         ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 10}
         _mark(axes, gain.predicted, row, ("ink", "circle"), **ring, markeredgewidth=1.5)
         _mark(axes, list(gain.observed), [row] * len(gain.observed), looks[name])
-    axes.set_xlabel(f"gain of the recommended mixture ({unit}); right of 0 is better")
+    axes.set_xlabel(f"gain ({unit}); right of 0 the recommended is better")
     return figure
 
 
@@ -171,7 +157,7 @@ def token_curves(verification: Verification, unit: str) -> Figure:
         _mark(axes, tokens, values, (shade, mark))
         ticks |= set(tokens)
     _log_axis(axes, sorted(ticks))
-    axes.set_xlabel("training tokens (log scale); each point is a finished schedule")
+    axes.set_xlabel("training tokens (log scale), finished schedules")
     axes.set_ylabel(f"objective ({unit})")
     return figure
 
@@ -206,7 +192,8 @@ def trained_mixtures(swarm: Swarm, recommended: np.ndarray, predicted: float | N
         for j in range(columns):
             _cell(left, i, j, shares[i, j], numbers=columns <= 12)
     left.set_xlim(-0.5, columns - 0.5)
-    turn = {} if columns <= 5 else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
+    narrow = columns <= 5 and max(map(len, swarm.domains)) <= 8
+    turn = {} if narrow else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
     left.set_xticks(range(columns), [short(name, 14) for name in swarm.domains], **turn)
     left.tick_params(axis="x", length=0, top=False, labeltop=True, labelbottom=False)
     left.spines["bottom"].set_visible(False)
@@ -259,7 +246,7 @@ def law_errors(validation: CrossValidation, chosen: str) -> Figure:
         ticks = [tick for tick in ticks if np.isclose(np.log10(tick) % 1, 0)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("held-out squared error, as a share of that of predicting the mean")
+    axes.set_xlabel("held-out error (1 = predicting the mean)")
     return figure
 
 
@@ -268,30 +255,30 @@ def held_out(validation: CrossValidation, law: str, target: str) -> Figure:
     """Predicted against observed for one target, both less the observed mean of their scale.
 
     So a point on the diagonal is right, points along it tell that mixtures are told apart, and a
-    shift off it is an error of level. Dots: mixture split, by size. Rings: scale split.
+    shift off it is an error of level. Dots: mixture split, by size. Rings: scale split. A
+    prediction far outside the observed range is drawn at the edge.
     """
     figure = new_figure(PANEL, PANEL + 20)
     axes = figure.add_subplot()
-    extent = 0.0
-    for split in (MIXTURE_SPLIT, SCALE_SPLIT):
-        if split not in validation.scores[law]:
-            continue
-        found = centred(validation, law, split, target)
+    splits = [s for s in (MIXTURE_SPLIT, SCALE_SPLIT) if s in validation.scores[law]]
+    points = {split: centred(validation, law, split, target) for split in splits}
+    seen = np.concatenate([found.observed for found in points.values()])
+    room = 0.25 * (seen.max() - seen.min())
+    limits = seen.min() - room, seen.max() + room
+    for split, found in points.items():
         for level in np.unique(found.level):
             at = np.flatnonzero(found.level == level)
             at = at[:: -(-len(at) // MOST_POINTS)]
-            x, y = found.predicted[at], found.observed[at]
+            x, y = np.clip(found.predicted[at], *limits), found.observed[at]
             if split == SCALE_SPLIT:
                 ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 7}
                 _mark(axes, x, y, ("ink", "circle"), **ring, markeredgewidth=1, zorder=5)
             else:
                 look = size_look(int(level), found.num_levels)
                 _mark(axes, x, y, look, markersize=4.5, markeredgewidth=0.4)
-            extent = max(extent, float(np.abs(y).max()))
-    extent *= 1.35
-    axes.plot([-extent, extent], [-extent, extent], color=MUTED, linewidth=1)
+    axes.plot(limits, limits, color=MUTED, linewidth=1)
     axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.locator_params(nbins=5)
     axes.set_title(short(target_names(validation.targets)[target], 28))
     axes.set_xlabel("predicted − mean of scale")
@@ -304,25 +291,26 @@ def forecast_curves(curves: Curves, seen: Mapping[float, Sequence[float]] | None
     """The law for the recommended mixture along tokens (or sizes), with what was observed.
 
     Lines: the law, one per size. Bars: the range over trained mixtures. Dots: the trained
-    mixture nearest to the recommended one.
+    mixture nearest to the recommended one. Both stand a little apart, so as not to hide others.
 
     Args:
         seen: x -> observed objectives of the recommended mixture at the target scale (stars).
     """
-    figure = new_figure(WIDTH + 60, 380)
+    figure = new_figure(WIDTH, 400)
     axes = figure.add_subplot()
-    for line in curves.lines:
+    apart = 0.012 * np.log(curves.ticks[-1] / curves.ticks[0])
+    for k, line in enumerate(curves.lines):
         dashes = "-" if len(line.points) else "--"
         axes.plot(line.x, line.y, color=colour(line.look[0]), linestyle=dashes)
         if len(line.points):
             x, low, high, nearest = line.points.T
+            x = x * np.exp(apart * (k - (len(curves.lines) - 1) / 2))
             axes.vlines(x, low, high, color=colour(line.look[0]), alpha=0.35, linewidth=4)
             _mark(axes, x, nearest, line.look, markersize=6)
-    if curves.target is not None:
-        x, found = curves.target
-        if np.isfinite(found.half_width):
-            axes.vlines(x, found.low, found.high, color=colour(RECOMMENDED), linewidth=2)
-        _mark(axes, x, found.value, (RECOMMENDED, "diamond"), markersize=8)
+    x, found = curves.target
+    if np.isfinite(found.half_width):
+        axes.vlines(x, found.low, found.high, color=colour(RECOMMENDED), linewidth=2)
+    _mark(axes, x, found.value, (RECOMMENDED, "diamond"), markersize=8)
     for x, values in (seen or {}).items():
         hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
         _mark(axes, [x] * len(values), values, ("ink", "star"), **hollow)

@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mixlaw.files import write_text
-from mixlaw.report import evidence_sections, sections
+from mixlaw.report import fit_sections, run_sections, sections
 from mixlaw.report.blocks import Picture, kind
 from mixlaw.report.style import PALETTE, matplotlib_context
 from mixlaw.report.verdict import headline
@@ -36,11 +36,11 @@ def render(study: Study) -> str:
         sections.mixture_section(facts),
         sections.forecast_section(facts),
         sections.verification_section(facts),
-        evidence_sections.runs_section(facts),
-        evidence_sections.fits_section(facts),
-        evidence_sections.curves_section(facts),
-        evidence_sections.domains_section(facts),
-        evidence_sections.facts_section(facts),
+        run_sections.runs_section(facts),
+        fit_sections.fits_section(facts),
+        fit_sections.curves_section(facts),
+        run_sections.domains_section(facts),
+        run_sections.facts_section(facts),
     ]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -49,7 +49,7 @@ def render(study: Study) -> str:
     return environment.from_string(source).render(
         title=plain(study.folder.resolve().name),
         head=headline(facts.decision, facts.verification, facts.noise),
-        warnings=evidence_sections.warnings_of(facts),
+        warnings=run_sections.warnings_of(facts),
         sections=[section for section in parts if section is not None],
         palette=PALETTE,
         kind=kind,

@@ -11,7 +11,7 @@ from mixlaw.laws import FittedLaws
 from mixlaw.mixture import Domain
 from mixlaw.optimize import Decision, Interval, Objective
 from mixlaw.report import figures
-from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Table
+from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Stack, Table
 from mixlaw.report.evidence import Noise, noise_for, usable
 from mixlaw.report.style import mixture_look
 from mixlaw.report.svg import inline_svg
@@ -34,6 +34,14 @@ from mixlaw.study import Study
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 MOST_DRAWN_TARGETS = 12
+BOUND_REASONS = {
+    "user": "the study's constraint",
+    "epoch cap": "the cap on epochs",
+    "support": "no trained mixture went further",
+    "simplex": "no share can go further",
+}
+WORTH_SAYING = 1e-4
+"""A promise of the unguarded law below this is not mentioned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +90,9 @@ class Facts:
         return f" {number_of(missing, 'more target')} in the table only." if missing else ""
 
 
-def mixture_keys(names: list[str], mark: str | None = None) -> tuple[Key, ...]:
+def mixture_keys(names: list[str]) -> tuple[Key, ...]:
     """Legend of mixtures."""
-    return tuple(Key(look[0], mark or look[1], n) for n, look in mixture_look(names).items())
+    return tuple(Key(shade, mark, n) for n, (shade, mark) in mixture_look(names).items())
 
 
 def mixture_section(facts: Facts) -> Section:
@@ -98,11 +106,13 @@ def mixture_section(facts: Facts) -> Section:
     label = "Bars: the recommended share of each domain, with marks for the baselines."
     picture = Picture(_shift_words(decision), (inline_svg(figure, name="mix", label=label),), keys)
     exact = json.dumps(dict(decision.recommended), indent=1)
-    parts = [picture, _mixture_table(facts, trained)]
-    if decision.unguarded is not None and (decision.guard_cost or 0) > 1e-6:
-        parts.append(Notes((_guard_words(decision),)))
-    parts.append(Code("Exact proportions (JSON)", exact))
-    return Section("mixture", "The mixture", _certificate(decision), tuple(parts))
+    beside: list[Table | Notes | Code] = [_mixture_table(facts, trained)]
+    if decision.unguarded is not None and (decision.guard_cost or 0) > WORTH_SAYING:
+        beside.append(Notes((_guard_words(decision),)))
+    beside.append(Code("Exact proportions (JSON)", exact))
+    return Section(
+        "mixture", "The mixture", _certificate(decision), (picture, Stack(tuple(beside)))
+    )
 
 
 def _shift_words(decision: Decision) -> str:
@@ -122,7 +132,7 @@ def _shift_words(decision: Decision) -> str:
             f"{percent(before.get(domain, 0.0))})"
         )
 
-    return f"Against {plain(name)}, it gives most more to {words(up)}, most less to {words(down)}."
+    return f"Against {plain(name)}, {words(up)} gains most and {words(down)} loses most."
 
 
 def _certificate(decision: Decision) -> str:
@@ -152,10 +162,9 @@ def _guard_words(decision: Decision) -> str:
 def _mixture_table(facts: Facts, trained: np.ndarray) -> Table:
     decision = facts.decision
     baselines = {name: c.forecast.mixture for name, c in decision.baselines.items()}
-    bounds = {b.domain: f"{b.side} {b.bound:.4g} ({b.reason})" for b in decision.active_bounds}
     tokens = {d.name: d.available_tokens for d in facts.domains}
     epochs = decision.forecast.epochs
-    with_epochs, with_bounds = bool(epochs), bool(bounds)
+    with_epochs = bool(epochs)
     rows = []
     for j, (name, share) in enumerate(decision.recommended.items()):
         row = [
@@ -168,18 +177,27 @@ def _mixture_table(facts: Facts, trained: np.ndarray) -> Table:
             known = tokens.get(name)
             row += [f"{epochs[name]:.2f}" if name in epochs else "-"]
             row += [count(known) if known else "unknown"]
-        if with_bounds:
-            row.append(bounds.get(name, ""))
         rows.append(row)
     columns = ["domain", RECOMMENDED, *map(plain, baselines), "trained range"]
     columns += ["epochs", "available tokens"] if with_epochs else []
-    columns += ["at a bound"] if with_bounds else []
     cap = facts.study.config.constraints.max_epochs
     note = f"At most {cap:g} epochs of a domain were allowed." if cap else ""
     if not with_epochs:
         note += " Epochs are unknown: the study gives no tokens per domain or no training tokens."
-    text = {0, len(columns) - 1} if with_bounds else {0}
-    return Table("Shares of training tokens", columns, rows, frozenset(text), note=note.strip())
+    note = " ".join([note, *_bound_words(decision)])
+    return Table("Shares of training tokens", columns, rows, note=note.strip())
+
+
+def _bound_words(decision: Decision) -> list[str]:
+    """One sentence for each kind of bound that the mixture sits on."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for bound in decision.active_bounds:
+        text = f"{plain(bound.domain)} ({percent(bound.bound)})"
+        kinds.setdefault((bound.side, bound.reason), []).append(text)
+    return [
+        f"At the {side} bound, {BOUND_REASONS.get(reason, reason)}: {listing(names)}."
+        for (side, reason), names in kinds.items()
+    ]
 
 
 def forecast_section(facts: Facts) -> Section:
@@ -224,8 +242,8 @@ def _forecast_words(facts: Facts) -> str:
     other, mine = comparison.forecast.targets, decision.forecast.targets
     better = [t for t in mine if mine[t].value < other[t].value]
     text = (
-        f"Against {plain(name)}, {len(better)} of {number_of(len(mine), 'target')} "
-        f"{'is' if len(better) == 1 else 'are'} predicted lower and {len(mine) - len(better)} higher"
+        f"Predicted lower than under {plain(name)}: {len(better)} of "
+        f"{number_of(len(mine), 'target')}, the others as high or higher"
     )
     if facts.verification is None:
         return text + "."
@@ -252,11 +270,12 @@ def verification_section(facts: Facts) -> Section | None:
         keys += (Key("muted", "bar", "twice the noise of a difference of two runs"),)
     label = "Predicted and observed gain of the recommended mixture over each baseline."
     gain_svg = inline_svg(figures.gains(found, facts.unit, spread), name="gains", label=label)
-    label = "Objective against training tokens of each verified mixture."
-    curve_svg = inline_svg(figures.token_curves(found, facts.unit), name="curves", label=label)
-    parts = [
-        Picture(_gain_words(facts, found), (gain_svg,), keys),
-        Picture(_curve_words(found), (curve_svg,), mixture_keys(list(found.mixtures))),
+    parts: list[Part] = [Picture(_gain_words(facts, found), (gain_svg,), keys)]
+    if any(len(verified.curve) > 1 for verified in found.mixtures.values()):
+        label = "Objective against training tokens of each verified mixture."
+        svg = inline_svg(figures.token_curves(found, facts.unit), name="curves", label=label)
+        parts.append(Picture(_curve_words(found), (svg,), mixture_keys(list(found.mixtures))))
+    parts += [
         _objective_table(facts, found),
         _gain_table(found),
         _targets_table(facts, found),
@@ -309,14 +328,19 @@ def _objective_table(facts: Facts, found: Verification) -> Table:
 
 
 def _targets_table(facts: Facts, found: Verification) -> Table:
-    rows = [
-        [name, plain(mixture), *_against(*verified.targets[target])]
-        for target, name in target_names(facts.fitted.targets).items()
-        for mixture, verified in found.mixtures.items()
-    ]
-    columns = ["target", "mixture", "predicted", "observed", "error", "in the interval"]
+    """One row per target: for each mixture what was predicted, observed, and whether inside."""
+    columns = ["target"]
+    for mixture in found.mixtures:
+        columns += [f"{plain(mixture)}: predicted", "observed", "inside"]
+    rows = []
+    for target, name in target_names(facts.fitted.targets).items():
+        row = [name]
+        for verified in found.mixtures.values():
+            forecast, seen, _, inside = _against(*verified.targets[target])
+            row += [forecast, seen, inside]
+        rows.append(row)
     caption = f"Every target, predicted and observed ({unit_of(facts.fitted.targets)})"
-    return Table(caption, columns, rows, text=frozenset({0, 1}))
+    return Table(caption, columns, rows, wide=True)
 
 
 def _against(forecast: Interval, seen: float) -> list[str]:

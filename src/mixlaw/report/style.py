@@ -30,9 +30,9 @@ PALETTE: dict[str, tuple[str, str]] = {
     "heat": ("#4d9be8", "#2a6db8"),
     "size0": ("#b07a00", "#f0b94a"),
     "size1": ("#2b8a57", "#6fd19b"),
-    "size2": ("#1b759a", "#62c3e6"),
+    "size2": ("#a12f71", "#f08cc0"),
     "size3": ("#574caf", "#a99cf5"),
-    "size4": ("#a12f71", "#f08cc0"),
+    "size4": ("#1b759a", "#62c3e6"),
 }
 """Name -> (light, dark)."""
 
@@ -49,7 +49,7 @@ def colour(name: str) -> str:
 
 INK, MUTED, GRID, PAPER = (colour(name) for name in ("ink", "muted", "grid", "paper"))
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 12.5 * POINTS_PER_PIXEL,
@@ -72,8 +72,8 @@ SETTINGS: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": "small",
-    "ytick.labelsize": "small",
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "lines.linewidth": 1.6,

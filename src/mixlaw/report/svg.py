@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
 _COLOUR = re.compile("|".join(_VARIABLES))
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_FONT = re.compile(r"font: (?P<rest>[^;]*?)(?P<size>[\d.]+px)[^;]*")
+_FONT_FAMILY = re.compile(r"font-family: [^;]*;? ?")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _GEOMETRY = ("d", "x", "y", "width", "height", "transform", "points", "viewBox")
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -62,7 +62,7 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
             text = text.replace("#", f"#{name}-", 1)
         elif key == "style":
             text = _COLOUR.sub(lambda found: _VARIABLES[found[0]], text)
-            text = _FONT.sub(lambda found: f"font-size: {found['size']}", text)
+            text = _FONT_FAMILY.sub("", text)
         elif key in _GEOMETRY:
             text = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", text)
         element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", text))

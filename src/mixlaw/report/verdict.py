@@ -99,7 +99,7 @@ def _seen(decision: Decision, verification: Verification, noise: Noise | None) -
     miss = verified.mean - verified.predicted.value
     side = "above" if miss > 0 else "below"
     inside = "inside" if verified.inside else "OUTSIDE"
-    gains = [_seen_gain(name, gain) for name, gain in verification.gains.items()]
+    gains = [against(gain.mean, name) for name, gain in verification.gains.items()]
     text = (
         f"Trained at that scale ({number_of(len(verified.observed), 'seed')}), it scored "
         f"{verified.mean:.3f}, {abs(miss):.3f} {side} the forecast and {inside} the "
@@ -107,10 +107,6 @@ def _seen(decision: Decision, verification: Verification, noise: Noise | None) -
     )
     text += f"; it came out {listing(gains)}." if gains else "."
     return f"{text} {noise_words(noise, verification)}"
-
-
-def _seen_gain(name: str, gain: Gain) -> str:
-    return against(gain.mean, name)
 
 
 def noise_words(noise: Noise | None, verification: Verification) -> str:
@@ -174,11 +170,9 @@ def _tiles(decision: Decision, verification: Verification | None) -> tuple[Tile,
         number = f"{gain.mean:.3f}"
         tiles.append(Tile(f"Observed gain over {plain(name)}", number.replace("-", "−"), detail))
     for name, gain in list(verification.gains.items())[:1]:
-        tiles.append(
-            Tile(
-                f"Tokens to match {plain(name)}", tokens_share(gain), f"of those {plain(name)} took"
-            )
-        )
+        took = f"of those {plain(name)} took"
+        detail = "within its training" if gain.tokens_share is None else took
+        tiles.append(Tile(f"Tokens to match {plain(name)}", tokens_share(gain), detail))
     return tuple(tiles)
 
 

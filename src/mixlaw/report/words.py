@@ -47,10 +47,12 @@ def scale_words(num_params: float | None, train_tokens: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in words: "75 %", "3.1 %", "0.42 %"."""
+    """A share in words: "75%", "3.1%", "0.42%"."""
     number = 100 * share
+    if 0 < number < 0.005:
+        return "<0.01%"
     digits = 0 if number >= 9.95 or number == 0 else 1 if number >= 0.995 else 2
-    return f"{number:.{digits}f} %"
+    return f"{number:.{digits}f}%"
 
 
 def value(number: float) -> str:
@@ -61,6 +63,11 @@ def value(number: float) -> str:
 def signed(number: float) -> str:
     """With its sign."""
     return f"{number:+.4f}".replace("-", "−")
+
+
+def correlation(number: float) -> str:
+    """A rank correlation."""
+    return f"{number:.3f}".replace("-", "−")
 
 
 def interval(found: Interval) -> str:

@@ -1,0 +1,45 @@
+"""Every bash and python block of the documentation does what the text says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/tutorial.md", "docs/laws.md"]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, code) of the fenced blocks that a reader is meant to run."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", text, flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run(page, tmp_path):
+    pytest.importorskip("torch", reason="the tutorial trains")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "WORK": str(tmp_path / "work")}
+    (tmp_path / "work").mkdir()
+    found = blocks(page)
+    assert found, f"{page} has no block to run"
+    for language, code in found:
+        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [p.relative_to(ROOT) for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]])
+def test_links_between_pages_hold(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / page.parent / target).exists(), f"{page} links to {target}"

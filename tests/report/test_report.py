@@ -1,0 +1,281 @@
+"""The report of small studies from a table: what it says, that it is safe, and self-contained."""
+
+import builtins
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixlaw.errors import MissingExtraError
+from mixlaw.files import digest, write_json
+from mixlaw.report import figures, write_report
+from mixlaw.report.evidence import Noise, centred, swarm_at_largest_scale
+from mixlaw.report.page import render
+from mixlaw.report.svg import inline_svg
+from mixlaw.report.verdict import headline
+from mixlaw.report.words import percent, plain, short_count
+from mixlaw.runs import RunTable
+from mixlaw.study import Study
+from mixlaw.study.verification import Gain, Verification, Verified
+
+HOSTILE = ("<script>alert(1)</script>", "$x_1$ \"a\" & 'b'", "прямой 日本 {{ 7*7 }}")
+
+
+def make_table(path: Path, domains, targets, scales, mixtures, seed=0):
+    """A swarm whose losses fall with the share of a domain and with scale."""
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(len(domains)), mixtures)
+    pull = rng.uniform(0.3, 2.0, (len(targets), len(domains)))
+    rows = []
+    for m, mixture in enumerate(weights):
+        for num_params, train_tokens in scales:
+            level = 2 + 30 * num_params**-0.3 + 40 * train_tokens**-0.3
+            for k in range(2 if m == 0 else 1):
+                row = {"run": f"r{m}-{num_params}-{k}", "label": f"m{m}", "seed": k}
+                row |= {"num_params": num_params, "train_tokens": train_tokens}
+                row |= {f"weight/{d}": w for d, w in zip(domains, mixture, strict=True)}
+                losses = level + 0.5 * np.exp(-pull @ mixture) + rng.normal(0, 0.003, len(targets))
+                row |= dict(zip(targets, losses, strict=True))
+                rows.append(row)
+    RunTable.from_rows(rows).write(path)
+
+
+def make_study(folder, domains, targets, scales, *, laws=("m4", "log-linear"), more=""):
+    folder.mkdir()
+    mixtures = max(14, 2 * len(domains))
+    make_table(folder / "runs.csv", domains, targets, scales, mixtures)
+    weights = json.dumps(dict.fromkeys(targets[:2], 1), ensure_ascii=False)
+    text = f"table: runs.csv\nobjective: {weights}\nfit: {{laws: {list(laws)}}}\n{more}"
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return Study(folder)
+
+
+ONE_SCALE = [(1e6, 1e8)]
+MANY_SCALES = [(n, d) for n in (1e5, 3e5, 1e6) for d in (1e7, 3e7, 1e8)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "study"
+    return make_study(folder, ("web", "code", "wiki"), ("loss/web", "loss/law"), ONE_SCALE)
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return write_report(study).read_text(encoding="utf-8")
+
+
+def fabricate(study, shift=-0.001, gain=0.05, seeds=2):
+    """A verification in which the recommended mixture is `gain` better than each baseline."""
+    decision = study.optimize()
+    mixtures, recommended = {}, decision.forecast.objective.value + shift
+    for name, forecast in figures.forecasts(decision).items():
+        value = recommended + (0 if name == "recommended" else gain)
+        mixtures[name] = Verified(
+            predicted=forecast.objective,
+            observed=tuple(value + 0.001 * k for k in range(seeds)),
+            targets={t: (found, found.value + shift) for t, found in forecast.targets.items()},
+            curve=((5e7, value + 0.2), (1e8, value)),
+        )
+    gains = {
+        name: Gain(comparison.gain, (gain,) * seeds, 0.8 if gain > 0 else None, False)
+        for name, comparison in decision.baselines.items()
+    }
+    return Verification(mixtures, gains, ("natural (seed 3)",))
+
+
+def store(study, verification):
+    basis = {"decision": digest(study.optimize().to_dict()), "runs": []}
+    data = {"basis": basis, "result": verification.to_dict()}
+    write_json(study.folder / "verification.json", data)
+
+
+class Reader(HTMLParser):
+    """Collects tags, ids and the attributes that could load something."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.loads, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            assert not key.startswith("on"), f"event handler {key} in {tag}"
+            if key == "id":
+                self.ids.append(value)
+            if key.rpartition(":")[2] in ("src", "href", "srcset", "action", "data"):
+                self.loads.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"{tag} is not the innermost open tag"
+
+
+def test_the_page_is_well_formed_and_loads_nothing(page):
+    found = Reader(page)
+    assert found.open == []
+    assert not {"script", "link", "iframe", "img", "object", "embed", "base"} & set(found.tags)
+    assert found.loads
+    assert all(value.startswith("#") for value in found.loads)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert len(found.ids) == len(set(found.ids))
+    assert {value[1:] for value in found.loads} <= set(found.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(found.ids)
+
+
+def test_the_page_states_the_recommended_shares(study, page):
+    recommended = study.optimize().recommended
+    for name, share in recommended.items():
+        assert re.search(rf">{name}</th>\s*<td>{share:.2%}</td>", page)
+        assert f"{percent(share)} {name}" in page
+    exact = unescape(re.search(r"<pre>(\{.*?\})</pre>", page, re.DOTALL)[1])
+    assert json.loads(exact) == dict(recommended)
+
+
+def test_the_same_study_gives_the_same_bytes(study, page):
+    assert render(Study(study.folder)) == page
+
+
+def test_pictures_have_a_sentence_and_a_label(page):
+    pictures = page.count('<figure class="picture">')
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert pictures == len(captions) >= 4
+    assert all(len(caption) > 20 for caption in captions)
+    svgs = re.findall(r'<svg (?!class="swatch")[^>]*>', page)
+    assert all('role="img"' in svg and 'aria-label="' in svg for svg in svgs)
+    assert page.count("<table>") == page.count("<caption>")
+
+
+def test_a_study_from_a_table_has_neither_domains_nor_verification(page):
+    assert 'id="verification"' not in page
+    assert 'id="domains"' not in page
+    assert "not yet verified" in page
+
+
+def test_hostile_names_stay_text(tmp_path):
+    targets = tuple(f"loss/{name}" for name in HOSTILE)
+    study = make_study(tmp_path / "s<b>", HOSTILE, targets, ONE_SCALE)
+    page = write_report(study).read_text(encoding="utf-8")
+    found = Reader(page)
+    assert "script" not in found.tags
+    assert "b" not in found.tags
+    assert "alert(1)" in page
+    assert "$x_1$" in page
+    assert "{{ 7*7 }}" in page
+
+
+@pytest.mark.parametrize(("laws", "scales"), [(("scaling",), MANY_SCALES), (("m1",), ONE_SCALE)])
+def test_two_domains_and_one_target(tmp_path, laws, scales):
+    more = "target: {num_params: 3000000, train_tokens: 300000000}"
+    study = make_study(tmp_path / "s", ("a", "b"), ("loss/a",), scales, laws=laws, more=more)
+    page = write_report(study).read_text(encoding="utf-8")
+    assert ('id="curves"' in page) == (len(scales) > 1)
+    assert Reader(page).open == []
+
+
+def test_thirty_domains_and_sixty_targets_fit_a_page(tmp_path):
+    domains = tuple(f"domain{i:02d}" for i in range(30))
+    targets = tuple(f"bpb/target{i:02d}" for i in range(60))
+    study = make_study(tmp_path / "s", domains, targets, ONE_SCALE, laws=("log-ridge",))
+    path = write_report(study)
+    page = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 2_000_000
+    assert "48 more targets in the table only" in page
+    assert "target59" in page
+
+
+def test_a_verification_is_told(study):
+    verification = fabricate(study)
+    noise = Noise(0.004, (1e6, 1e8), True)
+    found = headline(study.optimize(), verification, noise)
+    assert found.mood == "good"
+    assert found.verdict.startswith("Confirmed")
+    store(study, verification)
+    try:
+        page = render(study)
+    finally:
+        (study.folder / "verification.json").unlink()
+    assert 'id="verification"' in page
+    assert f"{verification.mixtures['recommended'].mean:.4f}" in page
+    assert "natural (seed 3)" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "noise", "mood", "word"),
+    [
+        ({"gain": -0.02}, 0.004, "bad", "Not confirmed"),
+        ({"gain": 0.004}, 0.004, "unclear", "within seed noise"),
+        ({"gain": 0.05}, None, "unclear", "unknown"),
+        ({"gain": 0.05, "seeds": 1}, 0.004, "unclear", "one seed"),
+        ({"gain": 0.05, "shift": 5.0}, 0.004, "unclear", "level"),
+    ],
+)
+def test_bad_news_is_told_as_it_is(study, changes, noise, mood, word):
+    known = None if noise is None else Noise(noise, (1e6, 1e8), True)
+    found = headline(study.optimize(), fabricate(study, **changes), known)
+    assert found.mood == mood
+    assert word in found.verdict
+    if changes["gain"] < 0:
+        assert "HIGHER than" in found.sentences[1]
+    if changes.get("shift", 0) > 1:
+        assert "OUTSIDE" in found.sentences[1]
+
+
+def test_without_matplotlib_the_error_names_the_extra(study, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.partition(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r"mixlaw\[report\]"):
+        render(study)
+
+
+def test_the_swarm_is_sorted_and_complete(study):
+    swarm = swarm_at_largest_scale(study.runs(), study.objective)
+    assert len(swarm.labels) == 14
+    assert (np.diff(swarm.means) >= 0).all()
+    assert sorted(len(values) for values in swarm.scores)[-1] == 2
+
+
+def test_centred_points_keep_the_error(study):
+    validation = study.fit().cross_validation
+    law = study.fit().law
+    found = centred(validation, law, "mixture", "loss/law")
+    residual = validation.residuals(law, "mixture")[:, 1]
+    np.testing.assert_allclose(found.predicted - found.observed, residual)
+    assert abs(found.observed.mean()) < 1e-9
+
+
+def test_figures_are_plain_matplotlib(study):
+    from matplotlib.figure import Figure
+
+    figure = figures.mixture_shares(study.optimize())
+    assert isinstance(figure, Figure)
+    text = inline_svg(figure, name="one", label='say "hi" <b>')
+    assert 'aria-label="say &quot;hi&quot; &lt;b&gt;"' in text
+    assert "http" not in text
+    assert "var(--recommended)" in text
+
+
+def test_words():
+    assert [short_count(v) for v in (999, 147456, 999_999, 2e9)] == ["999", "147k", "1M", "2B"]
+    assert [percent(v) for v in (0.7525, 0.031, 0.0042, 0.0)] == ["75%", "3.1%", "0.42%", "0%"]
+    assert plain("a\u202eb\n\x00c") == "a b  c"
