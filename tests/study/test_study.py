@@ -165,6 +165,29 @@ def test_steps_out_of_order_name_the_one_before(tiny_study):
     assert Study(tiny_study).status()["next"] == "corpus"
 
 
+def test_ready_token_files_are_trained_on_in_place(tiny_study):
+    """The corpus of one study as the token files of another, of which no text is known."""
+    Study(tiny_study).corpus()
+    names = ("abc", "digits", "words")
+    domains = "".join(
+        f"  {n}: {{tokens: {{train: corpus/{n}.train.bin, valid: corpus/{n}.valid.bin}}}}\n"
+        for n in names
+    )
+    text = (tiny_study / "study.yaml").read_text()
+    text = text[text.index("sizes:") :].replace("bpb/mixed: 1, bpb/abc: 1", "loss/abc: 1")
+    own = tiny_study / "own"
+    own.mkdir()
+    (own / "study.yaml").write_text(
+        "seed: 3\ntokenizer: {kind: ids, vocab_size: 257}\ndomains:\n"
+        + domains.replace("corpus/", "../corpus/")
+        + text
+    )
+    study = Study(own)
+    runs = study.train()
+    assert set(runs.targets) == {f"loss/{n}" for n in names}
+    assert study.optimize().recommended["abc"] > 0.5
+
+
 class TestFromATable:
     """A user with finished runs and no text."""
 

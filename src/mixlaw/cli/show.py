@@ -217,7 +217,7 @@ def decision(found: Decision) -> None:
     else:
         line(f"no certificate: {found.law} is not convex; starts agree within {found.spread:.1e}")
     for bound in found.active_bounds:
-        line(f"at a bound: {bound}")
+        line(str(bound))
     _warnings(found.warnings)
 
 

@@ -33,7 +33,7 @@ def design(
     domains: Sequence[str],
     count: int,
     *,
-    method: str = "d-optimal",
+    method: str = "maximin",
     bounds: tuple[np.ndarray, np.ndarray],
     prior: Mixture | None = None,
     min_share: float = 0.0,
@@ -93,9 +93,9 @@ def double_diminishing(
     Most candidates lack some domain (a 0 among their levels); to keep these from flooding the
     set, only a quarter of the mixtures comes from them and the others have every domain.
 
-    Source: Ye et al., arXiv 2403.16952, appendix on experiment design (algorithm 2); the
-        quarter is seen in the released RedPajama runs (10 of 40 lack a domain), as are smallest
-        levels of 1/16 (RedPajama) and 1/32 (5Mix; used here).
+    Source: Ye et al., arXiv 2403.16952, written from the description of its sampler and from the
+        released mixtures: they show the halving, smallest levels of 1/16 (RedPajama) and 1/32
+        (5Mix; used here), and 10 of 42 RedPajama runs that lack a domain, hence the quarter.
     Deviations: r_max is not floored to a grid; r_max itself is a level even below 1/32; a
         positive lower bound replaces 0 as the lowest level; beyond 8 domains the smallest level
         is 1/(4M), or no mixture could have every domain; with over 200,000 level combinations

@@ -64,8 +64,8 @@ class Scores:
         predictions: (n, T) aligned with the table; NaN where not held out.
         mae, mae_of_mean: (T,) mean absolute error, and that of predicting the mean of the other
             mixtures' rows at the same scale.
-        spearman: (T,) rank correlation over mixtures (their seeds averaged) within a scale, averaged
-            over scales.
+        spearman: (T,) rank correlation over mixtures (their seeds averaged) within a scale,
+            averaged over scales.
         normalised_error: (T,) mean squared error over that of predicting the mean.
     """
 

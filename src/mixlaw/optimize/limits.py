@@ -32,6 +32,9 @@ class ActiveBound:
     reason: str
     bound: float
 
+    def __str__(self) -> str:
+        return f"{self.domain} at its {self.side} bound {self.bound:.4g} ({self.reason})"
+
     def to_dict(self) -> dict[str, Any]:
         return vars(self).copy()
 

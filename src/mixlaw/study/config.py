@@ -57,14 +57,17 @@ class DomainConfig(_Section):
 
 
 class TokenizerConfig(_Section):
-    kind: Literal["byte", "bpe", "file"] = "byte"
+    """`bpe` is trained on the spot, `file` a tokenizer.json, `ids` says that every domain is ready
+    token files."""
+
+    kind: Literal["byte", "bpe", "file", "ids"] = "byte"
     vocab_size: Count | None = None
     path: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> TokenizerConfig:
-        if self.kind == "bpe" and self.vocab_size is None:
-            raise ValueError("a bpe tokenizer needs vocab_size")
+        if self.kind in ("bpe", "ids") and self.vocab_size is None:
+            raise ValueError(f"a tokenizer of kind {self.kind!r} needs vocab_size")
         if self.kind == "file" and self.path is None:
             raise ValueError("a tokenizer of kind 'file' needs path: tokenizer.json")
         return self
@@ -91,11 +94,18 @@ class SizeConfig(_Section):
 
 
 class DesignConfig(_Section):
+    """Which mixtures the proxies train on.
+
+    `max_epochs` caps a domain's share so that no proxy repeats its text more often; up to 4 passes
+    are nearly as good as new text (Muennighoff et al., arXiv 2305.16264).
+    """
+
     method: str = "maximin"
     mixtures: Annotated[int, Field(ge=1)] = 24
     min_share: Share = 0.01
     lower: dict[str, Share] = {}
     upper: dict[str, Share] = {}
+    max_epochs: Annotated[float, Field(gt=0)] | None = 4.0
     replicated_mixtures: Annotated[int, Field(ge=0)] = 2
     replicate_seeds: Annotated[int, Field(ge=2)] = 3
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,16 @@ from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
 from mixlaw.runs import FAILED, RunSpec, RunStore, RunTable
 from mixlaw.study.config import DomainConfig, StudyConfig, load_config
-from mixlaw.study.verification import Verification, verify
-from mixlaw.train.recipe import ModelConfig, Recipe, Size
+from mixlaw.study.training import Training
+from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
 if TYPE_CHECKING:
     from mixlaw.corpus import Corpus
     from mixlaw.launch.local import Progress
-    from mixlaw.train.swarm import Swarm
 
-RECOMMENDED, NATURAL, UNIFORM = "recommended", "natural", "uniform"
+NATURAL, UNIFORM = "natural", "uniform"
+FIT, DECISION, VERIFICATION = "fit.json", "decision.json", "verification.json"
+REPORT = "report.html"
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
 
@@ -101,10 +103,15 @@ class Study:
 
     def corpus(self) -> Corpus:
         """Build (or open) the token files."""
+        self._needs_training("corpus")
+        return self._corpus
+
+    @cached_property
+    def _corpus(self) -> Corpus:
         from mixlaw.corpus import DomainSource, TokenizerSpec, build_corpus
 
-        self._needs_training("corpus")
-        config, training = self.config, self._training
+        config = self.config
+        assert config.training is not None, "checked by _needs_training"
 
         def source(name: str, domain: DomainConfig, trained: bool) -> DomainSource:
             at_home = [str(self.folder / path) for path in domain.paths]
@@ -131,7 +138,7 @@ class Study:
             sources,
             self.folder / "corpus",
             tokenizer=TokenizerSpec(tokenizer.kind, tokenizer.vocab_size, path),
-            sequence_length=training.sequence_length,
+            sequence_length=config.training.sequence_length,
             seed=config.seed,
             validation_bytes=config.validation_bytes,
         )
@@ -159,17 +166,19 @@ class Study:
                     "there (nothing here is lost)"
                 )
         corpus, config = self.corpus(), self.config.design
+        limits = Constraints(config.lower, config.upper, config.max_epochs)
+        longest = self._training.settings.horizon_steps[-1] * self._training.recipe.tokens_per_step
         names = [domain.name for domain in corpus.domains]
         mixtures = design(
             names,
             config.mixtures,
             method=config.method,
-            bounds=Constraints(config.lower, config.upper).bounds(corpus.domains),
+            bounds=limits.bounds(corpus.domains, longest),
             prior=Mixture.natural(corpus.domains),
             min_share=config.min_share,
             seed=self.config.seed,
         )
-        specs = self._swarm_specs(mixtures)
+        specs = self._training.swarm_specs(mixtures)
         data = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
         write_json(path, {**data, "basis": basis, "specs": [spec.to_dict() for spec in specs]})
         return specs
@@ -193,17 +202,13 @@ class Study:
 
     def fit(self) -> FittedLaws:
         """Choose a law by cross-validation and fit it to every target."""
-        runs = self.runs()
-        swarm = runs.select(runs.role != "verify")
-        basis = {"runs": digest(swarm.rows()), "fit": self.config.fit.model_dump()}
-        basis |= {"seed": self.config.seed}
 
         def make() -> dict[str, Any]:
-            targets = self._fit_targets(runs)
-            laws = self.config.fit.laws
-            return fit_laws(swarm, targets, candidates=laws, seed=self.config.seed).to_dict()
+            runs = self._fitted_runs()
+            targets, laws = self._fit_targets(runs), self.config.fit.laws
+            return fit_laws(runs, targets, candidates=laws, seed=self.config.seed).to_dict()
 
-        return FittedLaws.from_dict(self._cached("fit.json", basis, make))
+        return FittedLaws.from_dict(self._cached(FIT, self._fit_basis(), make))
 
     def predict(
         self, mixtures: Sequence[Mixture], scale: Scale | None = None
@@ -224,45 +229,40 @@ class Study:
 
     def optimize(self) -> Decision:
         """The mixture to train the target scale on, with its evidence."""
-        fitted, scale, domains = self.fit(), self.scale, self.domains()
-        config = self.config
-        basis = {"fit": digest(fitted.to_dict()), "scale": vars(scale), "level": config.fit.level}
-        basis |= {"objective": config.objective, "constraints": config.constraints.model_dump()}
-        basis |= {"domains": [vars(domain) for domain in domains], "seed": config.seed}
+        fitted, scale, config = self.fit(), self.scale, self.config
 
         def make() -> dict[str, Any]:
-            runs = self.runs()
             return optimize(
                 fitted,
                 self.objective,
-                domains=domains,
+                domains=self.domains(),
                 constraints=config.constraints.build(),
                 num_params=scale.num_params,
                 train_tokens=scale.train_tokens,
-                support=runs.done().select(runs.done().role != "verify").weights,
+                support=self._fitted_runs().done().weights,
                 baselines=self.baselines(),
                 level=config.fit.level,
                 seed=config.seed,
             ).to_dict()
 
-        return Decision.from_dict(self._cached("decision.json", basis, make))
+        return Decision.from_dict(self._cached(DECISION, self._decision_basis(fitted), make))
 
     def verify(self, on_progress: Callable[[Progress], None] | None = None) -> Verification:
         """Train the target size on the recommended mixture and the baselines; compare."""
         self._needs_training("verify")
         decision = self.optimize()
-        specs = self.verify_specs(decision)
+        specs = self._verify_specs(decision)
         self._train(specs, on_progress)
         self._write_table()
         runs = self.store.table(specs, [domain.name for domain in self.domains()])
         found = verify(decision, self.objective, runs)
         basis = {"decision": digest(decision.to_dict()), "runs": [spec.run_id for spec in specs]}
-        write_json(self.folder / "verification.json", self._stamped(basis, found.to_dict()))
+        write_json(self.folder / VERIFICATION, self._stamped(basis, found.to_dict()))
         return found
 
     def verification(self) -> Verification | None:
         """The stored verification, if it belongs to the present decision."""
-        path = self.folder / "verification.json"
+        path = self.folder / VERIFICATION
         if not path.exists():
             return None
         data = read_json(path)
@@ -294,7 +294,7 @@ class Study:
         return out
 
     def status(self) -> dict[str, Any]:
-        """What is done and what is next; `steps` maps each step to a line for people."""
+        """What is done and what is next; `steps` maps each step to a line for people, or None."""
         steps: dict[str, str | None] = dict.fromkeys(STEPS)
         counts = {"done": 0, "failed": 0, "planned": 0}
         if self.from_table:
@@ -309,24 +309,25 @@ class Study:
                 counts["planned"], counts["done"] = len(specs), len(results)
                 counts["failed"] = sum(result.status == FAILED for result in results)
                 steps["design"] = f"{len(specs)} runs"
-                if len(results) == len(specs):
+                if len(results) == len(specs) and (self.folder / "runs.csv").exists():
                     steps["train"] = f"{len(results)} runs, {counts['failed']} failed"
-        for step, name in (("fit", "fit.json"), ("optimize", "decision.json")):
-            if (self.folder / name).exists():
-                steps[step] = name
-        if not self.from_table and (self.folder / "verification.json").exists():
-            steps["verify"] = "verification.json"
-        if (self.folder / "report.html").exists():
-            steps["report"] = "report.html"
+        # What was made from other settings or runs than the present ones is not done.
+        if steps["train"] and self._is_current(FIT, self._fit_basis()):
+            steps["fit"] = FIT
+            if self._is_current(DECISION, self._decision_basis(self.fit())):
+                steps["optimize"] = DECISION
+                if "verify" in steps and self.verification() is not None:
+                    steps["verify"] = VERIFICATION
+                if self._is_newest(REPORT):
+                    steps["report"] = REPORT
         following = next((step for step, line in steps.items() if line is None), None)
         return {"folder": str(self.folder), "steps": steps, "runs": counts, "next": following}
 
     # How it is done
 
-    @property
-    def _training(self):
-        assert self.config.training is not None, "checked by _needs_training"
-        return self.config.training
+    @cached_property
+    def _training(self) -> Training:
+        return Training(self.config, self.corpus())
 
     def _needs_training(self, step: str) -> None:
         if self.from_table or self.config.training is None:
@@ -335,120 +336,27 @@ class Study:
                 "with text, sizes and a training section"
             )
 
-    def _size(self, name: str) -> Size:
-        chosen = self.config.sizes[name]
-        length = self._training.sequence_length
-        config = ModelConfig(self.corpus().vocab_size, chosen.width, chosen.layers, length)
-        return Size(config, chosen.peak_rate)
-
-    def _recipe(self) -> Recipe:
-        return Recipe(
-            **self._training.model_dump(exclude={"sizes", "horizon_steps", "stack_size", "workers"})
-        )
-
-    def _swarm(self) -> Swarm:
-        from mixlaw.train.swarm import Swarm
-
-        return Swarm(
-            corpus=self.corpus().root,
-            sizes={name: self._size(name) for name in self.config.sizes},
-            recipe=self._recipe(),
-            store=self.store,
-            checkpoints=self.folder / "checkpoints",
-            stack_size=self._training.stack_size,
-        )
-
     def _train(
         self, specs: Sequence[RunSpec], on_progress: Callable[[Progress], None] | None
     ) -> None:
         from mixlaw.launch.local import train_local
 
-        workers = self._training.workers
-        train_local(self._swarm(), specs, workers=workers, on_progress=on_progress)
+        swarm, workers = self._training.swarm(self.folder), self._training.settings.workers
+        train_local(swarm, specs, workers=workers, on_progress=on_progress)
 
-    def _spec(self, mixture: Mixture, label: str, role: str, size: str, **rest: Any) -> RunSpec:
-        """`rest`: seed and horizon_steps."""
-        chosen, recipe = self._size(size), self._recipe()
-        # How often a checkpoint is written decides no loss.
-        decides = {k: v for k, v in vars(recipe).items() if k != "checkpoint_steps"}
-        context = [self.corpus().digest, vars(chosen.config), chosen.learning_rate, decides]
-        return RunSpec(
-            mixture=mixture,
-            label=label,
-            role=role,
-            size=size,
-            num_params=chosen.config.num_params,
-            horizon_tokens=tuple(h * recipe.tokens_per_step for h in rest["horizon_steps"]),
-            seed=rest["seed"],
-            context=digest(context),
-        )
-
-    def _swarm_specs(self, mixtures: Sequence[Mixture]) -> list[RunSpec]:
-        """Every mixture at every trained size, and more seeds of a few mixtures for the noise."""
-        config, seed = self.config.design, self.config.seed
-        horizons = self._training.horizon_steps
-        labels = [f"m{i:02d}" for i in range(len(mixtures))]
-        # From the most even to the most extreme: noise differs over the simplex.
-        order = np.argsort([max(mixture.values()) for mixture in mixtures], kind="stable")
-        picks = np.linspace(0, len(mixtures) - 1, config.replicated_mixtures).round().astype(int)
-        specs = []
-        for size in self._training.sizes:
-            for mixture, label in zip(mixtures, labels, strict=True):
-                specs.append(
-                    self._spec(mixture, label, "swarm", size, seed=seed, horizon_steps=horizons)
-                )
-            for i in dict.fromkeys(order[picks].tolist()):
-                for extra in range(1, config.replicate_seeds):
-                    specs.append(
-                        self._spec(
-                            mixtures[i],
-                            labels[i],
-                            "replicate",
-                            size,
-                            seed=seed + extra,
-                            horizon_steps=horizons,
-                        )
-                    )
-        return specs
-
-    def verify_specs(self, decision: Decision) -> list[RunSpec]:
-        """Runs of the target size on the recommended mixture and the baselines.
-
-        Raises: StudyError: the target is no size of this study, or no whole number of steps.
-        """
-        target, verify = self.config.target, self.config.verify
-        tokens_per_step = self._training.tokens_per_step
-        if target.size is None or target.train_tokens is None:
-            raise StudyError(
-                f"{self.file}: verification trains the target; give target.size (one of "
-                f"{list(self.config.sizes)}) and target.train_tokens"
+    def _verify_specs(self, decision: Decision) -> list[RunSpec]:
+        try:
+            return self._training.verify_specs(
+                {RECOMMENDED: decision.recommended, **self.baselines()}
             )
-        steps, rest = divmod(target.train_tokens, tokens_per_step)
-        horizons = verify.horizon_steps or [steps]
-        if rest or horizons[-1] != steps:
-            raise StudyError(
-                f"{self.file}: target.train_tokens is {target.train_tokens}, the last verify "
-                f"horizon {horizons[-1]} steps of {tokens_per_step} tokens; they must be equal"
-            )
-        mixtures = {RECOMMENDED: decision.recommended, **self.baselines()}
-        return [
-            self._spec(
-                mixture,
-                label,
-                "verify",
-                target.size,
-                seed=self.config.seed + extra,
-                horizon_steps=horizons,
-            )
-            for label, mixture in mixtures.items()
-            for extra in range(verify.seeds)
-        ]
+        except StudyError as error:
+            raise StudyError(f"{self.file}: {error}") from error
 
     def _write_table(self) -> RunTable:
         """Write runs.csv from the store: the swarm, and the verification when there is one."""
         specs = self.design()
-        if (self.folder / "decision.json").exists():
-            specs = specs + self.verify_specs(self.optimize())
+        if (self.folder / DECISION).exists():
+            specs = specs + self._verify_specs(self.optimize())
         table = self.store.table(specs, [domain.name for domain in self.domains()])
         table.write(self.folder / "runs.csv")
         return table
@@ -484,17 +392,42 @@ class Study:
         stamp = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
         return {**stamp, "basis": basis, "result": result}
 
+    def _fitted_runs(self) -> RunTable:
+        runs = self.runs()
+        return runs.select(runs.role != "verify")
+
+    def _fit_basis(self) -> dict[str, Any]:
+        """What fit.json is made from."""
+        metrics = sorted({target.partition("/")[0] for target in self.config.objective})
+        basis = {"runs": digest(self._fitted_runs().rows()), "metrics": metrics}
+        return basis | {"fit": self.config.fit.model_dump(), "seed": self.config.seed}
+
+    def _decision_basis(self, fitted: FittedLaws) -> dict[str, Any]:
+        """What decision.json is made from."""
+        config = self.config
+        basis = {"fit": digest(fitted.to_dict()), "scale": vars(self.scale), "seed": config.seed}
+        basis |= {"objective": config.objective, "constraints": config.constraints.model_dump()}
+        return basis | {"domains": [vars(d) for d in self.domains()], "level": config.fit.level}
+
     def _cached(self, name: str, basis: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The artefact `name`, made anew only when what it was made from has changed."""
+        """The artefact `name`, made anew only when what it is made from has changed."""
         path = self.folder / name
-        basis = {**basis, "mixlaw": __version__}
-        if path.exists():
-            data = read_json(path)
-            if data["inputs"] == digest(basis):
-                return data["result"]
-        result = make()
-        write_json(path, self._stamped(basis, result))
-        return result
+        if not self._is_current(name, basis):
+            write_json(path, self._stamped(basis, make()))
+        return read_json(path)["result"]
+
+    def _is_current(self, name: str, basis: Any) -> bool:
+        path = self.folder / name
+        if not path.exists():
+            return False
+        data = read_json(path)
+        return (data["mixlaw"], data["inputs"]) == (__version__, digest(basis))
+
+    def _is_newest(self, name: str) -> bool:
+        """Whether a file is younger than every artefact that it tells of."""
+        told = [self.folder / n for n in (name, FIT, DECISION, VERIFICATION)]
+        times = [path.stat().st_mtime_ns for path in told if path.exists()]
+        return told[0].exists() and times[0] == max(times)
 
 
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:

@@ -1,0 +1,129 @@
+"""From a study file and its corpus to run specs and the swarm that trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixlaw.errors import StudyError
+from mixlaw.files import digest
+from mixlaw.mixture import Mixture
+from mixlaw.runs import RunSpec, RunStore
+from mixlaw.study.config import StudyConfig, TrainingConfig
+from mixlaw.train.recipe import ModelConfig, Recipe, Size
+
+if TYPE_CHECKING:
+    from mixlaw.corpus import Corpus
+    from mixlaw.train.swarm import Swarm
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a study trains. `config` has a training section."""
+
+    config: StudyConfig
+    corpus: Corpus
+
+    @property
+    def settings(self) -> TrainingConfig:
+        assert self.config.training is not None, "a study that trains has the section"
+        return self.config.training
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        no_recipe = {"sizes", "horizon_steps", "stack_size", "workers"}
+        return Recipe(**self.settings.model_dump(exclude=no_recipe))
+
+    @cached_property
+    def sizes(self) -> Mapping[str, Size]:
+        """Name -> architecture for this corpus' vocabulary."""
+        vocab_size, length = self.corpus.vocab_size, self.recipe.sequence_length
+        return {
+            name: Size(ModelConfig(vocab_size, size.width, size.layers, length), size.peak_rate)
+            for name, size in self.config.sizes.items()
+        }
+
+    def swarm(self, folder: Path) -> Swarm:
+        """The trainer of this study's specs, with its store in `folder`."""
+        from mixlaw.train.swarm import Swarm
+
+        return Swarm(
+            corpus=self.corpus.root,
+            sizes=self.sizes,
+            recipe=self.recipe,
+            store=RunStore(folder / "runs"),
+            checkpoints=folder / "checkpoints",
+            stack_size=self.settings.stack_size,
+        )
+
+    def swarm_specs(self, mixtures: Sequence[Mixture]) -> list[RunSpec]:
+        """Every mixture at every trained size, and more seeds of a few mixtures for the noise."""
+        design, seed = self.config.design, self.config.seed
+        labels = [f"m{i:02d}" for i in range(len(mixtures))]
+        # From the most even to the most extreme: noise differs over the simplex.
+        order = np.argsort([max(mixture.values()) for mixture in mixtures], kind="stable")
+        picks = np.linspace(0, len(mixtures) - 1, design.replicated_mixtures).round().astype(int)
+        runs = [
+            (mixture, label, "swarm", seed) for mixture, label in zip(mixtures, labels, strict=True)
+        ]
+        runs += [
+            (mixtures[i], labels[i], "replicate", seed + extra)
+            for i in dict.fromkeys(order[picks].tolist())
+            for extra in range(1, design.replicate_seeds)
+        ]
+        horizons = self.settings.horizon_steps
+        return [self._spec(*run, size, horizons) for size in self.settings.sizes for run in runs]
+
+    def verify_specs(self, mixtures: Mapping[str, Mixture]) -> list[RunSpec]:
+        """Runs of the target scale on named mixtures, several seeds each.
+
+        Raises: StudyError: the target is no size of this study, or no whole number of steps.
+        """
+        target, verify = self.config.target, self.config.verify
+        if target.size is None or target.train_tokens is None:
+            raise StudyError(
+                "verification trains the target; give target.size (one of "
+                f"{list(self.config.sizes)}) and target.train_tokens"
+            )
+        steps, rest = divmod(target.train_tokens, self.recipe.tokens_per_step)
+        horizons = verify.horizon_steps or [steps]
+        if rest or horizons[-1] != steps:
+            raise StudyError(
+                f"target.train_tokens is {target.train_tokens}, the last verify horizon "
+                f"{horizons[-1]} steps of {self.recipe.tokens_per_step} tokens; they must be equal"
+            )
+        return [
+            self._spec(mixture, label, "verify", self.config.seed + extra, target.size, horizons)
+            for label, mixture in mixtures.items()
+            for extra in range(verify.seeds)
+        ]
+
+    def _spec(
+        self,
+        mixture: Mixture,
+        label: str,
+        role: str,
+        seed: int,
+        size: str,
+        horizon_steps: Sequence[int],
+    ) -> RunSpec:
+        chosen = self.sizes[size]
+        # How often a checkpoint is written decides no loss.
+        decides = {k: v for k, v in vars(self.recipe).items() if k != "checkpoint_steps"}
+        return RunSpec(
+            mixture=mixture,
+            label=label,
+            role=role,
+            size=size,
+            num_params=chosen.config.num_params,
+            horizon_tokens=tuple(h * self.recipe.tokens_per_step for h in horizon_steps),
+            seed=seed,
+            context=digest(
+                [self.corpus.digest, vars(chosen.config), chosen.learning_rate, decides]
+            ),
+        )
