@@ -3,8 +3,8 @@
 All train the same shape (width, layers, heads, vocabulary, sequences of 64, batch of 8, float32,
 AdamW, clipping at 1) and take turns within each round, so a busy machine slows them alike; ratios
 are of medians over rounds. `transformers` is a Llama of the same non-embedding parameter count in
-the standard loop (forward with labels, backward, clip_grad_norm_, AdamW.step) with all cores, since
-that is how people run it. A swarm runs one worker process a core, one thread each.
+the standard loop (forward with labels, backward, clip_grad_norm_, AdamW.step), once with all cores,
+as people run it, and once in one single-threaded process a core, as the swarm runs.
 """
 
 from __future__ import annotations
@@ -78,25 +78,25 @@ def transformers_llama(width: int, layers: int) -> Callable[[], int]:
     return step
 
 
-def _worker(width: int, layers: int, members: int, pipe) -> None:
+def _worker(make: Callable[..., Callable[[], int]], arguments: tuple, pipe) -> None:
     torch.set_num_threads(1)
-    step = ours(width, layers, members)
+    step = make(*arguments)
     step()
     pipe.send("ready")
     while pipe.recv():
         pipe.send(rate(step))
 
 
-class Swarm:
-    """Worker processes that train a stack each whenever asked."""
+class PerCore:
+    """A single-threaded process on each core, which train whenever asked."""
 
-    def __init__(self, width: int, layers: int, members: int):
+    def __init__(self, make: Callable[..., Callable[[], int]], *arguments: int):
         context = multiprocessing.get_context("spawn")
         self.pipes = []
         for _ in range(WORKERS):
             mine, theirs = context.Pipe()
-            arguments = (width, layers, members, theirs)
-            context.Process(target=_worker, args=arguments, daemon=True).start()
+            worker = context.Process(target=_worker, args=(make, arguments, theirs), daemon=True)
+            worker.start()
             mine.recv()
             self.pipes.append(mine)
 
@@ -111,32 +111,35 @@ class Swarm:
 
 
 def main() -> None:
-    rows = []
+    rows, ways = [], {}
     for name, (width, layers) in SIZES.items():
         torch.set_num_threads(WORKERS)
-        swarm, alone = Swarm(width, layers, STACK), Swarm(width, layers, 1)
-        one, theirs = ours(width, layers, 1), transformers_llama(width, layers)
-        ways: dict[str, Callable[[], float]] = {
-            "swarm": swarm.rate,
-            "one per core": alone.rate,
+        shape = (width, layers)
+        everywhere = [PerCore(ours, *shape, STACK), PerCore(ours, *shape, 1)]
+        everywhere.append(PerCore(transformers_llama, *shape))
+        one, theirs = ours(*shape, 1), transformers_llama(*shape)
+        ways = {
+            "swarm": everywhere[0].rate,
+            "one per core": everywhere[1].rate,
             "one after another": lambda one=one: rate(one),
             "transformers": lambda theirs=theirs: rate(theirs),
+            "transformers, one per core": everywhere[2].rate,
         }
         one(), theirs()
         seen: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(ROUNDS):
             for way, measure in ways.items():
                 seen[way].append(measure())
-        swarm.close(), alone.close()
+        for processes in everywhere:
+            processes.close()
         median = {way: statistics.median(found) for way, found in seen.items()}
         rows.append(
             [name]
             + [f"{median[way]:,.0f}" for way in ways]
             + [f"{median['swarm'] / median[way]:.2f}" for way in list(ways)[1:]]
         )
-    columns = ["size", f"swarm ({WORKERS} x stack of {STACK})", "one proxy per core"]
-    columns += ["one after another", "transformers"]
-    columns += ["swarm / one per core", "swarm / one after another", "swarm / transformers"]
+    names = [f"swarm ({WORKERS} x stack of {STACK})", *list(ways)[1:]]
+    columns = ["size", *names, *(f"swarm / {name}" for name in names[1:])]
     body = "Training tokens per second, median of " + f"{ROUNDS} rounds.\n\n"
     publish(
         "throughput",
