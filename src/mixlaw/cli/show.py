@@ -16,7 +16,7 @@ from mixlaw.runs import FAILED, RunSpec, RunTable
 
 if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
-    from mixlaw.laws import FittedLaws
+    from mixlaw.laws import CrossValidation, FittedLaws
     from mixlaw.optimize import Decision
     from mixlaw.study.verification import Verification
 
@@ -157,6 +157,8 @@ def fit(fitted: FittedLaws) -> None:
         split, "held out: mixtures"
     )
     _table([*columns, "at known scales"], rows, title=title)
+    if fitted.at_largest is not None:
+        _one_scale(fitted.at_largest)
     line("squared error: of all targets, as a share of that of predicting the mean")
     for refusal in refusals:
         line(f"refused {refusal}")
@@ -175,6 +177,17 @@ def fit(fitted: FittedLaws) -> None:
     columns = ["target", "abs. error", "of predicting the mean", "ratio", "rank corr."]
     _table(columns, rows, title=f"{fitted.law}: held-out mixtures at the trained scales")
     _warnings(fitted.warnings)
+
+
+def _one_scale(validation: CrossValidation) -> None:
+    rows = []
+    for name in validation.ranking():
+        scores = validation.scores[name][validation.deciding_split]
+        found = (scores.normalised_error, scores.mae, scores.spearman)
+        rows.append([f"  {name}", *(f"{values.mean():.3f}" for values in found)])
+    columns = ["law", "squared error", "abs. error", "rank corr."]
+    title = "for comparison: laws of the mixture alone, held-out mixtures at the largest scale"
+    _table(columns, rows, title=title)
 
 
 def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:

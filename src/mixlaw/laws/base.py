@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,16 @@ class Points:
         n = len(weights)
         unknown = [np.nan if count is None else count for count in (num_params, train_tokens)]
         return cls(weights, np.full(n, unknown[0], float), np.full(n, unknown[1], float))
+
+    def log_shares(self, floor: float) -> np.ndarray:
+        """log(weights + floor) (n, M); kept, since every step of a fit asks for it again."""
+        if floor not in self._logs:
+            self._logs[floor] = np.log(self.weights + floor)
+        return self._logs[floor]
+
+    @cached_property
+    def _logs(self) -> dict[float, np.ndarray]:
+        return {}
 
     def select(self, keep: np.ndarray) -> Points:
         """Points by boolean mask or index array."""

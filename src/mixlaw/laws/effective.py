@@ -57,33 +57,30 @@ class EffectiveData(Term):
         return self.num_parameters(num_domains) - self.num_gauges - 2
 
     def _shape(self, theta: np.ndarray, points: Points):
-        """phi and its derivatives in r and in logit g, each (n, M), and the weights w (1 + M,)."""
+        """phi and its derivative in logit g, each (n, M), the weights w (1 + M,), and what the
+        derivative in r needs: g (M,), (r + eps)^g (n, M) and the span of phi (M,)."""
         num_domains = points.weights.shape[1]
         logits = np.full(num_domains, theta[2])
         if self.own is not None:
             logits[self.own] = theta[3]
         sigmoid = 1 / (1 + bounded_exp(-logits))
         g = LOWEST_G + (1 - LOWEST_G) * sigmoid
-        log_r = np.log(points.weights + EPS)
+        log_r = points.log_shares(EPS)
         power = np.exp(g * log_r)
         low, high = np.exp(g * np.log(EPS)), np.exp(g * np.log1p(EPS))
-        phi = (power - low) / (high - low)
-        in_r = g * power / ((points.weights + EPS) * (high - low))
+        span = high - low
+        phi = (power - low) / span
         low_slope, high_slope = low * np.log(EPS), high * np.log1p(EPS)
-        in_g = (power * log_r - low_slope - phi * (high_slope - low_slope)) / (high - low)
-        return (
-            phi,
-            in_r,
-            in_g * (1 - LOWEST_G) * sigmoid * (1 - sigmoid),
-            bounded_exp(theta[2 + self.num_exponents :]),
-        )
+        in_g = (power * log_r - low_slope - phi * (high_slope - low_slope)) / span
+        in_logit = in_g * ((1 - LOWEST_G) * sigmoid * (1 - sigmoid))
+        return phi, in_logit, bounded_exp(theta[2 + self.num_exponents :]), (g, power, span)
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, _, _, w = self._shape(theta, points)
+        phi, _, w, _ = self._shape(theta, points)
         return bounded_exp(theta[0] - bounded_exp(theta[1]) * np.log(w[0] + phi @ w[1:]))
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        phi, _, in_logit, w = self._shape(theta, points)
+        phi, in_logit, w, _ = self._shape(theta, points)
         a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
         log_data = np.log(data)
         value = bounded_exp(theta[0] - a * log_data)
@@ -103,7 +100,8 @@ class EffectiveData(Term):
         return value, jacobian
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, in_r, _, w = self._shape(theta, points)
+        phi, _, w, (g, power, span) = self._shape(theta, points)
+        in_r = g * power / ((points.weights + EPS) * span)
         a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
         value = bounded_exp(theta[0] - a * np.log(data))
         return (-a * value / data)[:, None] * w[1:] * in_r

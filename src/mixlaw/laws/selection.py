@@ -10,15 +10,15 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import AXES, Fitted, Points
-from mixlaw.laws.catalogue import CANDIDATES, load_fitted, make
+from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted, make
 from mixlaw.laws.fitting import fit, target_rows
 from mixlaw.laws.uncertainty import HeldOut
-from mixlaw.laws.validation import CrossValidation, cross_validate, varying_axes
+from mixlaw.laws.validation import CrossValidation, cross_validate, scale_ids, varying_axes
 from mixlaw.runs import RunTable
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 VERIFY = "verify"
 LEVEL = 0.9
 RIVAL_ERROR = 2.0
@@ -37,6 +37,8 @@ class FittedLaws:
             disagree about the level at a new scale, the runs cannot tell which is right.
         held_out: residuals of the deciding split.
         cross_validation: how every candidate did.
+        at_largest: how the laws of the mixture alone do at the largest scale; None for a table of
+            one scale (where they are the candidates) or too few mixtures there.
         warnings: read them before extrapolating.
     """
 
@@ -46,6 +48,7 @@ class FittedLaws:
     domains: tuple[str, ...]
     held_out: HeldOut
     cross_validation: CrossValidation
+    at_largest: CrossValidation | None
     warnings: tuple[str, ...]
 
     @property
@@ -157,6 +160,7 @@ class FittedLaws:
             },
             "held_out": self.held_out.to_dict(),
             "cross_validation": self.cross_validation.to_dict(),
+            "at_largest": self.at_largest and self.at_largest.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -175,6 +179,7 @@ class FittedLaws:
             domains=tuple(data["domains"]),
             held_out=HeldOut.from_dict(data["held_out"]),
             cross_validation=CrossValidation.from_dict(data["cross_validation"]),
+            at_largest=data["at_largest"] and CrossValidation.from_dict(data["at_largest"]),
             warnings=tuple(data["warnings"]),
         )
 
@@ -223,7 +228,20 @@ def fit_laws(
     held_out = HeldOut.of(validation, name)
     warnings = [text for fitted in laws.values() for text in fitted.warnings]
     warnings += _scale_warnings(held_out)
-    return FittedLaws(name, laws, rivals, runs.domains, held_out, validation, tuple(warnings))
+    at_largest = _at_largest(used.done(), targets, seed) if axes else None
+    return FittedLaws(
+        name, laws, rivals, runs.domains, held_out, validation, at_largest, tuple(warnings)
+    )
+
+
+def _at_largest(runs: RunTable, targets: tuple[str, ...], seed: int) -> CrossValidation | None:
+    """The laws of the mixture alone on held-out mixtures of the largest scale."""
+    scales = scale_ids(runs)
+    largest = runs.select(scales == scales.max())
+    try:
+        return cross_validate(largest, targets, candidates=list(ONE_SCALE), seed=seed)
+    except FitError:  # too few mixtures there; the candidates are judged on all scales
+        return None
 
 
 def _scale_warnings(held_out: HeldOut) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 
 if TYPE_CHECKING:
     from mixlaw.laws.base import Law, Points
@@ -79,31 +79,34 @@ class _Problem:
             self._at = key
         return self._rows
 
-    def stacked(self, theta: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weighted residuals and Jacobian, prior rows last."""
-        residuals, jacobian = self._evaluate(theta)
-        weight = noise**-0.5
-        return (
-            np.concatenate([residuals * weight, self.prior_rows @ (theta - self.mean)]),
-            np.concatenate([jacobian * weight, self.prior_rows]),
-        )
+    def residuals(self, theta: np.ndarray, noise: float) -> np.ndarray:
+        """Weighted residuals, prior rows last."""
+        prior = self.prior_rows @ (theta - self.mean)
+        return np.concatenate([self._evaluate(theta)[0] * noise**-0.5, prior])
+
+    def jacobian(self, theta: np.ndarray, noise: float) -> np.ndarray:
+        """Weighted Jacobian, prior rows last."""
+        return np.concatenate([self._evaluate(theta)[1] * noise**-0.5, self.prior_rows])
 
     def minimise(
         self, theta: np.ndarray, noise: float, tolerance: float = FINE
     ) -> tuple[np.ndarray, float]:
         """A local minimum (p,) and its cost."""
         tolerance *= min(1.0, (noise / NOISES[FIRST_NOISE]) ** 2)
-        result = least_squares(
-            lambda t: self.stacked(t, noise)[0],
+        tolerance = max(tolerance, 1e-14)
+        # `leastsq` is MINPACK's lmder as `least_squares(method="lm")` is, without a wrapper that
+        # takes as long as our small problems.
+        found, _, outcome, _, _ = leastsq(
+            lambda t: self.residuals(t, noise),
             theta,
-            jac=lambda t: self.stacked(t, noise)[1],  # pyright: ignore[reportArgumentType]
-            method="lm",
-            ftol=max(tolerance, 1e-14),
-            xtol=max(tolerance, 1e-14),
+            Dfun=lambda t: self.jacobian(t, noise),
+            full_output=True,
+            ftol=tolerance,
+            xtol=tolerance,
             gtol=1e-14,
-            max_nfev=MAX_EVALUATIONS,
+            maxfev=MAX_EVALUATIONS,
         )
-        return result.x, float(result.cost)
+        return found, 0.5 * float(outcome["fvec"] @ outcome["fvec"])
 
     def left_out_error(self, theta: np.ndarray, noise: float, blocks: list[np.ndarray]) -> float:
         """Mean squared error of each mixture's rows when that mixture is left out, to first order.
@@ -111,7 +114,7 @@ class _Problem:
         With the hat matrix H of the linearised fit, leaving out rows g changes their residuals
         from e_g to (I - H_gg)^-1 e_g.
         """
-        residuals, jacobian = self.stacked(theta, noise)
+        residuals, jacobian = self.residuals(theta, noise), self.jacobian(theta, noise)
         n = len(self.y)
         q = np.linalg.qr(jacobian)[0][:n]
         total = 0.0
@@ -124,7 +127,7 @@ class _Problem:
 
     def condition(self, theta: np.ndarray, noise: float) -> float:
         """Condition number of the weighted Jacobian with unit columns."""
-        jacobian = self.stacked(theta, noise)[1]
+        jacobian = self.jacobian(theta, noise)
         lengths = np.linalg.norm(jacobian, axis=0)
         if not np.all(lengths > 0):
             return float("inf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, Scores
+from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, CrossValidation, Scores
 from mixlaw.report import figures
 from mixlaw.report.blocks import Key, Notes, Picture, Section, Stack, Table
 from mixlaw.report.evidence import (
@@ -53,6 +53,8 @@ def fits_section(facts: Facts) -> Section:
     ]
     if reasons:
         tables.append(Notes(tuple(reasons)))
+    if fitted.at_largest is not None:
+        tables.append(_mixture_laws_table(fitted.at_largest))
     parts = (laws, Stack(tuple(tables)), _panels(facts), _targets_table(facts))
     decides = validation.deciding_split == SCALE_SPLIT
     lead = (
@@ -103,6 +105,19 @@ def _laws_table(facts: Facts) -> Table:
     caption = "Every candidate law on held-out runs"
     return Table(
         caption, columns, rows, strong=frozenset({ranking.index(facts.fitted.law)}), note=note
+    )
+
+
+def _mixture_laws_table(validation: CrossValidation) -> Table:
+    rows = [
+        [name, *_score_cells(validation.scores[name][validation.deciding_split])]
+        for name in validation.ranking()
+    ]
+    return Table(
+        "For comparison: laws of the mixture alone, unseen mixtures at the largest trained scale",
+        ["law", "error", "mean abs. error", "rank corr."],
+        rows,
+        note="They cannot forecast another scale, so they do not compete.",
     )
 
 
