@@ -7,16 +7,20 @@ BIN := .venv/bin
 .PHONY: demo test check bench clean
 
 # torch first and pinned: any other spelling pulls gigabytes of CUDA packages.
-.venv/.ready: pyproject.toml
+.venv/.demo: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,report,parquet]'
+	touch $@
+
+.venv/.dev: .venv/.demo
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train,dev]'
 	touch $@
 
-demo: .venv/.ready
+demo: .venv/.demo
 	$(BIN)/mixlaw demo demo-study
 
-test: .venv/.ready
+test: .venv/.dev
 	$(BIN)/python -m pytest
 
 check: test
@@ -24,7 +28,7 @@ check: test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/.ready
+bench: .venv/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
 

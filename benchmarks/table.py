@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+
+from mixlaw.launch.local import available_cores
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,7 +25,7 @@ def machine() -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     return f"{processor}, {cores} cores, Python {platform.python_version()}, {', '.join(versions)}"
 
 

@@ -31,7 +31,12 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 def imports(path: Path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mixlaw."):
+        if isinstance(node, ast.ImportFrom) and node.module == "mixlaw":
+            for alias in node.names:
+                home = mixlaw._HOME.get(alias.name, f"mixlaw.{alias.name}")
+                if alias.name != "__version__":
+                    yield home.split(".")[1], node.lineno
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mixlaw."):
             yield node.module.split(".")[1], node.lineno
         elif isinstance(node, ast.Import):
             for alias in node.names:

@@ -171,3 +171,32 @@ def test_store_table_has_a_row_for_each_horizon_and_keeps_failures(tmp_path):
     np.testing.assert_array_equal(runs.train_tokens, [100, 200, 100, 200])
     np.testing.assert_array_equal(runs.column("loss/web"), [3.0, 2.5, np.nan, np.nan])
     assert len(runs.done()) == 2
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_bytes("\ufeffnum_params,weight/a,loss/a\n100,1,2\n".encode())
+    assert RunTable.read(path).num_params.tolist() == [100]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "weight/a,loss/a,loss/a\n1,2,3\n", r"\['loss/a'\] are given twice"),
+        ("t.csv", "seed,weight/a,loss/a\nnan,1,2\n", "seed is nan"),
+        ("t.csv", "seed,weight/a,loss/a\n1.5,1,2\n", "seed is 1.5"),
+        ("t.csv", "", "no rows"),
+        ("t.csv", "weight/a,loss/a\n", "no rows"),
+        ("t.jsonl", "[1, 2]\n", r"row 1 is \[1, 2\]"),
+    ],
+)
+def test_tables_that_cannot_be_trusted(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunTableError, match=message):
+        RunTable.read(tmp_path / name)
+
+
+def test_an_empty_table_is_not_written(tmp_path):
+    table = RunTable.from_rows([{"weight/a": 1, "loss/a": 2}])
+    with pytest.raises(RunTableError, match="no row to write"):
+        table.select(np.zeros(1, bool)).write(tmp_path / "t.csv")

@@ -72,7 +72,12 @@ class MissingExtraError(MixlawError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str):
+        self.package, self.extra = package, extra
         super().__init__(
             f"this step needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'mixlaw[{extra}]'"
         )
+
+    def __reduce__(self):
+        # Made from two arguments but shown as one: workers send errors to their parent.
+        return MissingExtraError, (self.package, self.extra)

@@ -20,6 +20,7 @@ UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
 """The metric is the prefix of a target's name (`bpb/code`) and fixes its unit."""
 
 DONE, FAILED = "done", "failed"
+SWARM, REPLICATE, VERIFY = "swarm", "replicate", "verify"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ class RunStore:
                 if result.status == DONE:
                     row |= result.targets[h]
                 rows.append(row)
+        if rows and all(row["status"] == FAILED for row in rows):
+            raise RunTableError(
+                f"all {len({row['run'] for row in rows})} runs diverged, so there is no loss to "
+                "learn from; lower learning_rate of their sizes and train in a new folder"
+            )
         return RunTable.from_rows(rows)
 
 
@@ -178,6 +184,9 @@ class RunTable:
         rows = list(rows)
         if not rows:
             raise RunTableError("the run table has no rows; train or import at least one run")
+        for i, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise RunTableError(f"row {i + 1} is {row!r}; it must map column names to cells")
         columns = list(dict.fromkeys(key for row in rows for key in row))
         domains = tuple(c.removeprefix("weight/") for c in columns if c.startswith("weight/"))
         targets = tuple(c for c in columns if c.partition("/")[0] in UNITS and "/" in c)
@@ -205,7 +214,7 @@ class RunTable:
             label=_strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
             role=_strings(rows, "role", lambda i: "swarm"),
             status=status,
-            seed=np.array([int(_number(row, "seed", i) or 0) for i, row in enumerate(rows)]),
+            seed=np.array([_seed(row, i) for i, row in enumerate(rows)]),
         )
 
     @classmethod
@@ -214,12 +223,18 @@ class RunTable:
         path = Path(path)
         try:
             if path.suffix == ".csv":
-                with open(path, newline="", encoding="utf-8") as handle:
-                    rows: list[Any] = list(csv.DictReader(handle))
+                with open(path, newline="", encoding="utf-8-sig") as handle:  # Excel writes a BOM
+                    reader = csv.DictReader(handle)
+                    rows: list[Any] = list(reader)
+                    names = list(reader.fieldnames or ())
+                if len(set(names)) < len(names):
+                    twice = sorted({name for name in names if names.count(name) > 1})
+                    raise RunTableError(f"{path}: the columns {twice} are given twice; keep one")
                 if any(None in row for row in rows):
                     raise RunTableError(f"{path}: a row has more cells than the header")
             elif path.suffix == ".jsonl":
-                rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+                lines = path.read_text("utf-8-sig").splitlines()
+                rows = [json.loads(line) for line in lines if line]
             elif path.suffix == ".parquet":
                 rows = _read_parquet(path)
             else:
@@ -255,6 +270,8 @@ class RunTable:
     def write(self, path: str | Path) -> None:
         """Write `.csv`, `.jsonl` or `.parquet`, atomically; `read` gives the same table."""
         path, rows = Path(path), self.rows()
+        if not rows:
+            raise RunTableError(f"there is no row to write to {path}")
         if path.suffix == ".csv":
             with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
                 writer = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
@@ -302,6 +319,13 @@ def _number(row: Mapping[str, Any], key: str, index: int) -> float | None:
         return float(cell)
     except (TypeError, ValueError):
         raise RunTableError(f"row {index + 1}: {key} is {cell!r}; it must be a number") from None
+
+
+def _seed(row: Mapping[str, Any], index: int) -> int:
+    number = _number(row, "seed", index) or 0.0
+    if not (math.isfinite(number) and number.is_integer()):
+        raise RunTableError(f"row {index + 1}: seed is {number}; it must be a whole number")
+    return int(number)
 
 
 def _positive(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

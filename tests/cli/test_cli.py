@@ -99,6 +99,14 @@ def test_errors_have_no_traceback_and_exit_with_one(tmp_path, arguments, message
     assert found.stdout == ""
 
 
+@pytest.mark.parametrize("option", ["--num-params", "--train-tokens"])
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_a_scale_is_positive(tmp_path, option, value):
+    found = run("predict", table_study(tmp_path), option, value)
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+
+
 def test_markup_in_a_name_is_text(tmp_path):
     study = table_study(tmp_path)
     found = run("predict", study, "-m", "[bold]web[/bold]=1")

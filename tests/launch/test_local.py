@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from mixlaw.errors import CheckpointError, TrainError
+from mixlaw.errors import CheckpointError, RunTableError, TrainError
 from mixlaw.launch.local import train_local
 from mixlaw.runs import DONE, FAILED
 from mixlaw.study import Study
@@ -77,6 +77,17 @@ def test_an_error_of_a_worker_reaches_the_caller(tiny_study):
         train_local(swarm, specs, workers=2)
     checkpoint.unlink()
     train_local(swarm, specs, workers=2)
+
+
+def test_a_swarm_that_diverged_whole_says_so(tiny_study):
+    path = tiny_study / "study.yaml"
+    text = path.read_text()
+    for layers in (1, 2):
+        old = f"{{width: 16, layers: {layers}}}"
+        text = text.replace(old, old[:-1] + ", learning_rate: 1e30}")
+    path.write_text(text)
+    with pytest.raises(RunTableError, match=r"all 20 runs diverged.*learning_rate"):
+        Study(tiny_study).train()
 
 
 def test_a_diverged_size_is_marked_failed_kept_and_left_out(tiny_study):

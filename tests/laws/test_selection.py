@@ -19,6 +19,7 @@ from mixlaw.laws import FittedLaws, cross_validate, fit_laws
 from mixlaw.laws.catalogue import ONE_SCALE
 from mixlaw.laws.uncertainty import HeldOut
 from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, make_splits
+from mixlaw.runs import RunTable
 
 FAST = ["effective-product", "exponential-chinchilla"]
 
@@ -206,24 +207,64 @@ class TestUncertainty:
     def test_a_shared_level_error_does_not_change_the_ranking(self, gap, shift, seed):
         axes = {"num_params": 1.0, "train_tokens": 1.0}
         residuals = np.random.default_rng(seed).normal(size=(12, 1)).round(2)
-        one = HeldOut(residuals, axes, axes, axes).probability_better(gap + 0.001, np.ones(1))
-        other = HeldOut(residuals + shift, axes, axes, axes)
+        one = HeldOut(residuals, axes, axes, axes, axes).probability_better(gap + 0.001, np.ones(1))
+        other = HeldOut(residuals + shift, axes, axes, axes, axes)
         assert other.probability_better(gap + 0.001, np.ones(1)) == pytest.approx(one, abs=0.02)
 
     def test_a_shared_level_error_widens_the_interval(self):
         axes = {"num_params": 1.0, "train_tokens": 1.0}
         residuals = np.random.default_rng(0).normal(size=(20, 1))
-        level = HeldOut(residuals + 5, axes, axes, axes).half_width(np.ones(1), 0.9)
-        assert level > HeldOut(residuals, axes, axes, axes).half_width(np.ones(1), 0.9) + 3
+        level = HeldOut(residuals + 5, axes, axes, axes, axes).half_width(np.ones(1), 0.9)
+        assert level > HeldOut(residuals, axes, axes, axes, axes).half_width(np.ones(1), 0.9) + 3
 
     @pytest.mark.parametrize("num_mixtures", [8, 24, 60])
     def test_coverage_on_fresh_residuals(self, num_mixtures):
         rng, axes = np.random.default_rng(1), {"num_params": 1.0, "train_tokens": 1.0}
         inside = []
         for _ in range(400):
-            held_out = HeldOut(rng.normal(size=(num_mixtures, 1)), axes, axes, axes)
+            held_out = HeldOut(rng.normal(size=(num_mixtures, 1)), axes, axes, axes, axes)
             inside.append(np.abs(rng.normal(size=50)) <= held_out.half_width(np.ones(1), 0.9))
         assert 0.87 <= np.mean(inside) <= 0.95
+
+
+def test_an_interval_widens_on_both_sides_of_the_trained_scales():
+    counts = {"num_params": 1e6, "train_tokens": 1e8}
+    reach = {"num_params": 1.0, "train_tokens": 0.0}
+    held_out = HeldOut(
+        np.ones((20, 1)), reach, counts, counts, {"num_params": 2.0, "train_tokens": 0.0}
+    )
+    assert held_out.widening(1e6, 1e8) == 1
+    assert held_out.widening(1e9, 1e8) > 2
+    assert held_out.widening(1e3, 1e8) == pytest.approx(held_out.widening(1e9, 1e8))
+
+
+def test_targets_that_were_never_measured_together():
+    table = made_up_table()
+    values = table.values.copy()
+    even = table.mixture_ids() % 2 == 0
+    values[even, 0] = np.nan
+    values[~even, 1] = np.nan
+    with pytest.raises(FitError, match="measured together"):
+        fit_laws(replace(table, values=values))
+
+
+def test_a_size_known_for_some_rows_only_is_refused():
+    table = made_up_table()
+    num_params = np.full(len(table), 1e6)
+    num_params[3] = np.nan
+    with pytest.raises(FitError, match=r"num_params is missing in 1 of"):
+        fit_laws(replace(table, num_params=num_params))
+
+
+def made_up_table() -> RunTable:
+    """Sixteen mixtures of three domains, two targets, one scale."""
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), 16)
+    names = ("a", "b", "c")
+    return RunTable.from_rows(
+        {f"weight/{n}": w for n, w in zip(names, row, strict=True)}
+        | {"loss/x": 2 + np.exp(-3 * row[0]), "loss/y": 1 + np.exp(-2 * row[1])}
+        for row in weights
+    )
 
 
 def test_importing_laws_is_light():

@@ -47,7 +47,7 @@ class KnownLaw:
     def half_width(self, coefficients, num_params, train_tokens, *, level):
         return 0.1 * float(np.linalg.norm(coefficients))
 
-    def probability_better(self, gap, coefficients):
+    def probability_better(self, gap, coefficients, num_params=None, train_tokens=None):
         return 0.5 + 0.5 * np.tanh(gap / 0.1)
 
 
@@ -61,7 +61,7 @@ def decide(law=None, **changes):
         "support": None,
         "baselines": {"uniform": Mixture.uniform(NAMES), "natural": Mixture.natural(DOMAINS)},
     }
-    objective = changes.pop("objective", Objective.mean(law.targets))
+    objective = changes.pop("objective", Objective(dict.fromkeys(law.targets, 1.0)))
     return optimize(law, objective, **{**arguments, **changes})
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mixlaw.errors import MissingExtraError
-from mixlaw.files import digest, write_json
 from mixlaw.report import figures, write_report
 from mixlaw.report.evidence import Noise, centred, swarm_at_largest_scale
 from mixlaw.report.page import render
@@ -86,12 +85,6 @@ def fabricate(study, shift=-0.001, gain=0.05, seeds=2):
         for name, comparison in decision.baselines.items()
     }
     return Verification(mixtures, gains, ("natural (seed 3)",))
-
-
-def store(study, verification):
-    basis = {"decision": digest(study.optimize().to_dict()), "runs": []}
-    data = {"basis": basis, "result": verification.to_dict()}
-    write_json(study.folder / "verification.json", data)
 
 
 class Reader(HTMLParser):
@@ -198,17 +191,14 @@ def test_thirty_domains_and_sixty_targets_fit_a_page(tmp_path):
     assert "target59" in page
 
 
-def test_a_verification_is_told(study):
+def test_a_verification_is_told(study, monkeypatch):
     verification = fabricate(study)
     noise = Noise(0.004, (1e6, 1e8), True)
     found = headline(study.optimize(), verification, noise)
     assert found.mood == "good"
     assert found.verdict.startswith("Confirmed")
-    store(study, verification)
-    try:
-        page = render(study)
-    finally:
-        (study.folder / "verification.json").unlink()
+    monkeypatch.setattr(Study, "verification", lambda self: verification)
+    page = render(study)
     assert 'id="verification"' in page
     assert f"{verification.mixtures['recommended'].mean:.4f}" in page
     assert "natural (seed 3)" in page

@@ -50,6 +50,11 @@ def test_a_good_file_loads_with_counts_in_any_notation(tmp_path):
         ("target:", "validation_only: {web: {paths: [c]}}\ntarget:", r"\['web'\] stand in both"),
         ("code: {paths", "web: {paths", r"line 1: 'web' is named twice"),
         ("objective: {bpb/web: 1}", "objective: [", r"not valid YAML"),
+        ("target:", "verify: {horizon_steps: [20, 5, 10]}\ntarget:", r"\[20, 5, 10\]; they must"),
+        ("sizes: [s]", "sizes: [s, s]", r"name each once"),
+        ("layers: 2}, m", "layers: 2, learning_rate: .inf}, m", r"learning_rate.*finite"),
+        ("objective:", "? [1, 2]\n: 3\nobjective:", r"cannot be a name"),
+        ("domains:", "table: runs.csv\ndomains:", r"\['domains.code.paths'.*would do nothing"),
         ("target:", "tokenizer: {kind: bpe}\ntarget:", r"needs vocab_size"),
     ],
 )

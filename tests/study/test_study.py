@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
-from mixlaw.errors import FitError, InfeasibleError, StudyError
+from mixlaw.errors import CorpusError, FitError, InfeasibleError, StudyError
 from mixlaw.files import read_json
 from mixlaw.mixture import Mixture
 from mixlaw.runs import FAILED, RunResult, RunTable
@@ -79,6 +81,50 @@ def test_a_study_edited_under_its_swarm_is_refused_and_named(trained_study):
         Study(trained_study).train()
 
 
+def test_text_edited_under_a_swarm_is_refused(trained_study):
+    """Deleting the corpus, as its own error advises, must not mix two corpora in one swarm."""
+    with open(trained_study / "text" / "abc" / "00.txt", "a") as handle:
+        handle.write(" more text of the same kind")
+    with pytest.raises(CorpusError, match="build it again"):
+        Study(trained_study).train()
+    shutil.rmtree(trained_study / "corpus")
+    with pytest.raises(StudyError, match="corpus was"):
+        Study(trained_study).train()
+    assert Study(trained_study).status()["runs"]["done"] == 20
+
+
+def test_train_decides_nothing(trained_study):
+    """Training again must work whatever the decision part of the study says."""
+    study = Study(trained_study)
+    study.optimize()
+    before = (trained_study / "decision.json").read_bytes()
+    edit(trained_study, "max_epochs: 4", "max_epochs: 0.001")
+    edit(trained_study, "size: 12k, ", "num_params: 9000, ")
+    Study(trained_study).train()
+    assert (trained_study / "decision.json").read_bytes() == before
+
+
+def test_what_is_claimed_of_the_big_run_caps_no_proxy(tiny_study):
+    edit(tiny_study, "abc: {paths: [text/abc]}", "abc: {paths: [text/abc], available_tokens: 2e9}")
+    study = Study(tiny_study)
+    claimed = {domain.name: domain for domain in study.domains()}
+    assert claimed["abc"].available_tokens == claimed["abc"].found_tokens == 2_000_000_000
+    assert study.baselines()["natural"]["abc"] > 0.99
+    on_disk = {domain.name: domain for domain in study.corpus().domains}
+    longest = 40 * 2 * 16
+    for spec in study.design():
+        epochs = spec.mixture.epochs(longest, list(on_disk.values()))
+        assert max(epochs.values()) <= 4 + 1e-9
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"mixlaw": 1'])
+def test_a_damaged_artefact_is_named(trained_study, damage):
+    Study(trained_study).fit()
+    (trained_study / "fit.json").write_text(damage)
+    with pytest.raises(StudyError, match=r"fit\.json is damaged.*delete it"):
+        Study(trained_study).fit()
+
+
 def test_settings_of_speed_may_change_under_a_swarm(trained_study):
     edit(trained_study, "checkpoint_steps: 5", "checkpoint_steps: 7\n  stack_size: 3")
     assert len(Study(trained_study).train()) == 60
@@ -126,6 +172,13 @@ def test_verify_compares_with_what_was_promised(trained_study):
     assert "verify" in set(study.runs().role)
     assert "verify" not in set(study.fit().cross_validation.runs.role)
     assert Study(trained_study).optimize() == decision
+    # Nor do a further seed's results exist yet.
+    edit(trained_study, "seeds: 2}", "seeds: 3}")
+    assert Study(trained_study).verification() is None
+    edit(trained_study, "seeds: 3}", "seeds: 2}")
+    assert Study(trained_study).verification() is not None
+    # Training again keeps the verified runs in the table.
+    assert "verify" in set(Study(trained_study).train().role)
     # A later decision is not verified by these runs.
     edit(trained_study, "objective: {bpb/mixed: 1, bpb/abc: 1}", "objective: {bpb/digits: 1}")
     assert Study(trained_study).verification() is None

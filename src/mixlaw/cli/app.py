@@ -122,15 +122,21 @@ def predict(
             "--mixture", "-m", help="For instance web=0.6,code=0.4; default: the baselines."
         ),
     ] = None,
-    num_params: Annotated[int | None, typer.Option(help="Non-embedding parameters.")] = None,
-    train_tokens: Annotated[int | None, typer.Option(help="Training tokens.")] = None,
+    num_params: Annotated[
+        int | None, typer.Option(min=1, help="Non-embedding parameters; default: the target's.")
+    ] = None,
+    train_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Training tokens; default: the target's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Forecast mixtures at the target scale, or at another."""
     opened = Study(study)
     mixtures = {text: _parse_mixture(text) for text in mixture or []} or opened.baselines()
-    scale = opened.scale
-    scale = Scale(num_params or scale.num_params, train_tokens or scale.train_tokens)
+    scale = Scale(num_params, train_tokens)
+    if num_params is None or train_tokens is None:
+        target = opened.scale
+        scale = Scale(num_params or target.num_params, train_tokens or target.train_tokens)
     forecasts = opened.predict(list(mixtures.values()), scale)
     data = {
         "scale": vars(scale),

@@ -24,7 +24,7 @@ def run_demo(folder: Path, *, short: bool) -> None:
     file = folder / "study.yaml"
     if not file.exists():
         write_text(file, text)
-    elif file.read_text(encoding="utf-8") != text:
+    elif not file.is_file() or file.read_text(encoding="utf-8") != text:
         raise StudyError(
             f"{file} is not this demo's study; name another folder (mixlaw demo FOLDER), "
             "or delete this one"

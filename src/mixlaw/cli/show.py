@@ -105,7 +105,7 @@ def runs(table: RunTable) -> None:
         at_size = done.select(done.num_params == num_params)
         last = at_size.select(at_size.train_tokens == at_size.train_tokens.max())
         for t, target in enumerate(last.targets):
-            if target.startswith("bpb/"):
+            if target.startswith("bpb/") or not any(t.startswith("bpb/") for t in last.targets):
                 low, high = last.values[:, t].min(), last.values[:, t].max()
                 rows.append([f"{num_params:,.0f}", target, f"{low:.3f}", f"{high:.3f}"])
     _table(["parameters", "target", "best mixture", "worst mixture"], rows)

@@ -305,7 +305,6 @@ def _record(text: _Gathered, lengths: Mapping[str, list[int]]) -> DomainRecord:
         valid_tokens=sum(lengths["valid"]),
         valid_text_tokens=sum(lengths["valid"]) - len(text.validation),
         valid_bytes=valid_bytes,
-        available_tokens=(source.available_tokens or train_tokens) if source.trained else None,
         found_tokens=found_tokens if source.trained else None,
         details={
             "train_documents": len(text.pool),
@@ -337,7 +336,6 @@ def _open_ready(source: DomainSource, vocab_size: int) -> DomainRecord:
         valid_tokens=len(files[-1]),
         valid_text_tokens=None,
         valid_bytes=None,
-        available_tokens=(source.available_tokens or train_tokens) if source.trained else None,
         found_tokens=train_tokens if source.trained else None,
     )
 

@@ -33,7 +33,6 @@ class DomainSource:
             one of `validation_paths` (of a domain that is not trained, it is the validation set).
         trained: False for a domain that is measured and never trained on.
         validation_paths: text of the validation set; by default it is split off.
-        available_tokens: unique tokens a run may draw from, when not those of the corpus.
         max_bytes: cap on the text taken, instead of the corpus' own cap.
     Raises: CorpusError: a name or a combination that makes no sense.
     """
@@ -44,7 +43,6 @@ class DomainSource:
     token_files: Sequence[str | Path] = ()
     trained: bool = True
     validation_paths: Sequence[str | Path] = ()
-    available_tokens: int | None = None
     max_bytes: int | None = None
 
     def __post_init__(self):
@@ -69,10 +67,10 @@ class DomainSource:
                 f"there are {sorted(ENVIRONMENT_DOMAINS)}"
             )
         self._check_token_files()
-        for label in ("available_tokens", "max_bytes"):
-            count = getattr(self, label)
-            if count is not None and count <= 0:
-                raise CorpusError(f"domain {self.name!r} has {label} = {count}; it must be > 0")
+        if self.max_bytes is not None and self.max_bytes <= 0:
+            raise CorpusError(
+                f"domain {self.name!r} has max_bytes = {self.max_bytes}; it must be > 0"
+            )
 
     @property
     def is_only_validation_text(self) -> bool:
@@ -95,8 +93,7 @@ class DomainSource:
             )
         if self.max_bytes is not None:
             raise CorpusError(
-                f"domain {self.name!r} has token files, which max_bytes cannot cap; "
-                "set available_tokens instead"
+                f"domain {self.name!r} has token files, which max_bytes cannot cap; leave it out"
             )
 
 

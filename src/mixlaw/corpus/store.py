@@ -30,7 +30,6 @@ class DomainRecord:
         train_tokens, valid_tokens: ids in the files, end-of-text tokens included.
         valid_text_tokens, valid_bytes: ids without end-of-text, and the UTF-8 bytes that they
             encode; None where the text is unknown (ready token files).
-        available_tokens: unique tokens a run may draw from; None when not trained.
         found_tokens: `train_tokens` scaled from the text kept to the text found before any cap,
             so that the natural mixture does not depend on the caps; None when not trained.
         details: counts for people: documents, bytes, duplicates removed, licenses.
@@ -44,7 +43,6 @@ class DomainRecord:
     valid_tokens: int
     valid_text_tokens: int | None
     valid_bytes: int | None
-    available_tokens: int | None
     found_tokens: int | None
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,9 +73,9 @@ class Corpus:
 
     @property
     def domains(self) -> list[Domain]:
-        """The trained domains, with available and found tokens."""
+        """The trained domains: available are the training tokens on disk."""
         return [
-            Domain(record.name, record.available_tokens, record.found_tokens)
+            Domain(record.name, record.train_tokens, record.found_tokens)
             for record in self.records.values()
             if record.trained
         ]
@@ -101,7 +99,6 @@ class Corpus:
                     "trained": record.trained,
                     "train_tokens": record.train_tokens,
                     "valid_tokens": record.valid_tokens,
-                    "available_tokens": record.available_tokens,
                     "found_tokens": record.found_tokens,
                     "natural_share": (record.found_tokens or 0) / found if found else 0.0,
                     **record.details,

@@ -53,7 +53,7 @@ def train_local(
         workers: processes; default: one per core. They share nothing but the store.
     Raises: TrainError: a worker died; any MixlawError that a worker met.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or available_cores()
     todo = swarm.unfinished(specs, workers=workers)
     if not todo:
         return
@@ -74,32 +74,47 @@ def train_local(
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
                 process, stack = running[pipe]
-                try:
+                with _alive(process, stack):
                     message = pipe.recv()
-                except EOFError:
-                    process.join()
-                    raise TrainError(
-                        f"the worker that trained {_name(stack)} died (exit code "
-                        f"{process.exitcode}; out of memory is the usual reason, then lower "
-                        "stack_size); run the same command to go on from its last checkpoint"
-                    ) from None
-                if isinstance(message, MixlawError):
-                    raise message
                 if isinstance(message, int):
                     board.step(stack, message)
                     continue
+                if isinstance(message, MixlawError):
+                    raise message
                 board.finish(stack)
-                if queue:
-                    pipe.send(stack := queue.pop(0))
-                    running[pipe] = (process, stack)
-                else:
-                    pipe.send(None)
+                following = queue.pop(0) if queue else None
+                with _alive(process, stack):
+                    pipe.send(following)
+                if following is None:
                     del running[pipe]
                     process.join()
+                else:
+                    running[pipe] = (process, following)
     finally:
         for process, _ in running.values():
             process.terminate()
             process.join()
+
+
+@contextlib.contextmanager
+def _alive(process: BaseProcess, stack: Stack) -> Iterator[None]:
+    """Raises: TrainError: the other end of the pipe is gone."""
+    try:
+        yield
+    except (EOFError, OSError):
+        process.join()
+        raise TrainError(
+            f"the worker that trained {_name(stack)} died (exit code {process.exitcode}; out of "
+            "memory is the usual reason, then lower stack_size); run the same command to go on "
+            "from its last checkpoint"
+        ) from None
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS
 
 
 def _work(swarm: Swarm, pipe: Connection) -> None:

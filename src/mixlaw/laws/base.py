@@ -63,15 +63,15 @@ class Points:
         unknown = [np.nan if count is None else count for count in (num_params, train_tokens)]
         return cls(weights, np.full(n, unknown[0], float), np.full(n, unknown[1], float))
 
-    def log_shares(self, floor: float) -> np.ndarray:
-        """log(weights + floor) (n, M); kept, since every step of a fit asks for it again."""
-        if floor not in self._logs:
-            self._logs[floor] = np.log(self.weights + floor)
-        return self._logs[floor]
-
     @cached_property
-    def _logs(self) -> dict[float, np.ndarray]:
-        return {}
+    def distinct_mixtures(self) -> tuple[np.ndarray, np.ndarray]:
+        """The different mixtures (m, M), and which of them each row has (n,).
+
+        A mixture term is the same for every size, horizon and seed, and a fit asks for it hundreds
+        of times.
+        """
+        mixtures, which = np.unique(self.weights, axis=0, return_inverse=True)
+        return mixtures, which.reshape(-1)
 
     def select(self, keep: np.ndarray) -> Points:
         """Points by boolean mask or index array."""

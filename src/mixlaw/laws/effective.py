@@ -56,16 +56,16 @@ class EffectiveData(Term):
         """All but the level and one weight: four runs give an answer, if a cautious one."""
         return self.num_parameters(num_domains) - self.num_gauges - 2
 
-    def _shape(self, theta: np.ndarray, points: Points):
+    def _shape(self, theta: np.ndarray, weights: np.ndarray):
         """phi and its derivative in logit g, each (n, M), the weights w (1 + M,), and what the
         derivative in r needs: g (M,), (r + eps)^g (n, M) and the span of phi (M,)."""
-        num_domains = points.weights.shape[1]
+        num_domains = weights.shape[1]
         logits = np.full(num_domains, theta[2])
         if self.own is not None:
             logits[self.own] = theta[3]
         sigmoid = 1 / (1 + bounded_exp(-logits))
         g = LOWEST_G + (1 - LOWEST_G) * sigmoid
-        log_r = points.log_shares(EPS)
+        log_r = np.log(weights + EPS)
         power = np.exp(g * log_r)
         low, high = np.exp(g * np.log(EPS)), np.exp(g * np.log1p(EPS))
         span = high - low
@@ -76,17 +76,18 @@ class EffectiveData(Term):
         return phi, in_logit, bounded_exp(theta[2 + self.num_exponents :]), (g, power, span)
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, _, w, _ = self._shape(theta, points)
+        phi, _, w, _ = self._shape(theta, points.weights)
         return bounded_exp(theta[0] - bounded_exp(theta[1]) * np.log(w[0] + phi @ w[1:]))
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        phi, in_logit, w, _ = self._shape(theta, points)
+        mixtures, which = points.distinct_mixtures
+        phi, in_logit, w, _ = self._shape(theta, mixtures)
         a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
         log_data = np.log(data)
         value = bounded_exp(theta[0] - a * log_data)
         slope = (-a * value / data)[:, None]  # of the value in S
         by_domain = in_logit * w[1:]
-        jacobian = np.empty((len(points), len(theta)))
+        jacobian = np.empty((len(mixtures), len(theta)))
         jacobian[:, 0] = value
         jacobian[:, 1] = -a * log_data * value
         jacobian[:, 2] = slope[:, 0] * by_domain.sum(axis=1)
@@ -97,10 +98,10 @@ class EffectiveData(Term):
         first = 2 + self.num_exponents
         jacobian[:, first] = slope[:, 0] * w[0]
         jacobian[:, first + 1 :] = slope * w[1:] * phi
-        return value, jacobian
+        return value[which], jacobian[which]
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, _, w, (g, power, span) = self._shape(theta, points)
+        phi, _, w, (g, power, span) = self._shape(theta, points.weights)
         in_r = g * power / ((points.weights + EPS) * span)
         a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
         value = bounded_exp(theta[0] - a * np.log(data))

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import (
@@ -59,6 +58,8 @@ class PowerStage:
     @classmethod
     def fit(cls, x: np.ndarray, y: np.ndarray) -> PowerStage:
         """Fit to y (m, levels), NaN where not measured, at x (levels,)."""
+        from scipy.optimize import minimize_scalar  # slow to import: see solver.minimise
+
         reference = float(np.exp(np.mean(np.log(x))))
 
         def curves(log_exponent: float) -> tuple[np.ndarray, np.ndarray, float]:

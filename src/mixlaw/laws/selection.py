@@ -14,12 +14,11 @@ from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted, make
 from mixlaw.laws.fitting import fit, target_rows
 from mixlaw.laws.uncertainty import HeldOut
 from mixlaw.laws.validation import CrossValidation, cross_validate, scale_ids, varying_axes
-from mixlaw.runs import RunTable
+from mixlaw.runs import VERIFY, RunTable
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
-FORMAT_VERSION = 2
-VERIFY = "verify"
+FORMAT_VERSION = 3
 LEVEL = 0.9
 RIVAL_ERROR = 2.0
 """A candidate whose normalised error is within this factor of the best one's is a rival."""
@@ -142,9 +141,20 @@ class FittedLaws:
         ]
         return max(abs(level - levels[0]) for level in levels)
 
-    def probability_better(self, gap: float, coefficients: np.ndarray) -> float:
+    def probability_better(
+        self,
+        gap: float,
+        coefficients: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+    ) -> float:
         """Probability that a mixture predicted lower by `gap` in `coefficients (T,) @ targets`
-        really is lower; see `HeldOut.probability_better`."""
+        really is lower; see `HeldOut.probability_better`.
+
+        Farther away than the held-out scale the residuals are taken to grow as intervals do, so
+        the gap counts for less.
+        """
+        gap /= self.held_out.widening(num_params, train_tokens)
         return self.held_out.probability_better(gap, np.asarray(coefficients, float))
 
     def to_dict(self) -> dict[str, Any]:

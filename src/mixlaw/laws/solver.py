@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import leastsq
 
 if TYPE_CHECKING:
     from mixlaw.laws.base import Law, Points
@@ -93,10 +92,12 @@ class _Problem:
     ) -> tuple[np.ndarray, float]:
         """A local minimum (p,) and its cost."""
         tolerance *= min(1.0, (noise / NOISES[FIRST_NOISE]) ** 2)
+        from scipy.optimize import leastsq  # a quarter second that reading a fit need not pay
+
         tolerance = max(tolerance, 1e-14)
         # `leastsq` is MINPACK's lmder as `least_squares(method="lm")` is, without a wrapper that
         # takes as long as our small problems.
-        found, _, outcome, _, _ = leastsq(
+        found, _, outcome, _, _ = leastsq(  # pyright: ignore[reportAssignmentType]
             lambda t: self.residuals(t, noise),
             theta,
             Dfun=lambda t: self.jacobian(t, noise),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from mixlaw.errors import FitError
 from mixlaw.laws.base import AXES, Points
 from mixlaw.laws.validation import CrossValidation, scale_ids
 
@@ -27,12 +28,13 @@ class HeldOut:
     Attributes:
         residuals: (m, T) predicted less observed, one row per held-out mixture.
         reach: axis -> log ratio that the split extrapolated over; 0 where it did not.
-        largest: axis -> largest value trained on; NaN when unknown.
+        smallest, largest: axis -> range of the values trained on; NaN when unknown.
         spread: axis -> log ratio of the largest to the smallest value trained on.
     """
 
     residuals: np.ndarray
     reach: Mapping[str, float]
+    smallest: Mapping[str, float]
     largest: Mapping[str, float]
     spread: Mapping[str, float]
 
@@ -44,6 +46,12 @@ class HeldOut:
         rows = validation.residuals(candidate, split.name)
         usable = np.isfinite(rows).all(axis=1)
         scales = scale_ids(runs)
+        if len(np.unique(runs.mixture_ids()[usable])) < 2:
+            raise FitError(
+                f"fewer than two held-out mixtures have all of {list(validation.targets)}; errors "
+                "of an objective need runs on which its targets were measured together: fit fewer "
+                "targets, or measure them on the same runs"
+            )
         usable &= scales == scales[usable].max()
         ids = runs.mixture_ids()
         means = [rows[usable & (ids == k)].mean(axis=0) for k in np.unique(ids[usable])]
@@ -53,6 +61,7 @@ class HeldOut:
         return cls(
             residuals=np.array(means),
             reach=dict(split.reach),
+            smallest={a: float(c.min()) if len(c) else math.nan for a, c in known.items()},
             largest={a: float(c.max()) if len(c) else math.nan for a, c in known.items()},
             spread={
                 a: float(np.log(c.max() / c.min())) if len(c) else 0.0 for a, c in known.items()
@@ -62,7 +71,7 @@ class HeldOut:
     def widening(self, num_params: float | None, train_tokens: float | None) -> float:
         """How much wider an interval must be at a target scale than at the held-out one (>= 1).
 
-        The distance beyond the largest trained scale, in log N and log D, over the distance that
+        The distance outside the range of trained scales, in log N and log D, over the distance that
         the split extrapolated; where it extrapolated nothing, 1 plus the distance over the
         spread of the trained values (or over log 2, when all are equal).
         """
@@ -73,7 +82,8 @@ class HeldOut:
         for axis, count in target.items():
             if count is None or math.isnan(self.largest[axis]):
                 continue
-            beyond = max(0.0, math.log(count / self.largest[axis]))
+            above, below = count / self.largest[axis], self.smallest[axis] / count
+            beyond = max(0.0, math.log(above), math.log(below))
             if self.reach[axis] > 0:
                 squared += beyond**2
             else:
@@ -113,16 +123,24 @@ class HeldOut:
         return float((share * m + 0.5) / (m + 1))
 
     def to_dict(self) -> dict[str, Any]:
-        largest = {k: None if math.isnan(v) else v for k, v in self.largest.items()}
         return {
             "residuals": self.residuals.tolist(),
             "reach": dict(self.reach),
-            "largest": largest,
+            "smallest": _blanks(self.smallest),
+            "largest": _blanks(self.largest),
             "spread": dict(self.spread),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeldOut:
-        largest = {k: math.nan if v is None else v for k, v in data["largest"].items()}
+        smallest, largest = (
+            {k: math.nan if v is None else v for k, v in data[end].items()}
+            for end in ("smallest", "largest")
+        )
         residuals = np.array(data["residuals"], float)
-        return cls(residuals, dict(data["reach"]), largest, dict(data["spread"]))
+        return cls(residuals, dict(data["reach"]), smallest, largest, dict(data["spread"]))
+
+
+def _blanks(counts: Mapping[str, float]) -> dict[str, float | None]:
+    """Counts with None for NaN, which JSON lacks."""
+    return {axis: None if math.isnan(count) else count for axis, count in counts.items()}

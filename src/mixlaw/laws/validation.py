@@ -153,8 +153,18 @@ class CrossValidation:
 
 def varying_axes(runs: RunTable) -> dict[str, float]:
     """The counts that are known for every row and take at least two values, each with its
-    geometric mean as reference."""
+    geometric mean as reference.
+
+    Raises: FitError: a count is known for some rows only.
+    """
     counts = {axis: getattr(runs, axis) for axis in AXES}
+    for axis, count in counts.items():
+        unknown = int(np.isnan(count).sum())
+        if 0 < unknown < len(count):
+            raise FitError(
+                f"{axis} is missing in {unknown} of {len(count)} rows; fill it in or drop these "
+                "rows, so that a law of scale can be told from noise"
+            )
     levels = {axis: scale_levels(count) for axis, count in counts.items()}
     return {
         axis: float(np.exp(np.mean(np.log(count))))

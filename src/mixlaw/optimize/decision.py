@@ -305,7 +305,9 @@ class _Scale:
 
     def compare(self, baseline: Forecast, recommended: Forecast) -> Comparison:
         gain = baseline.objective.value - recommended.objective.value
-        chance = self.fitted.probability_better(gain, self.coefficients)
+        chance = self.fitted.probability_better(
+            gain, self.coefficients, self.num_params, self.train_tokens
+        )
         return Comparison(baseline, gain, float(chance))
 
 

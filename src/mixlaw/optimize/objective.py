@@ -58,7 +58,13 @@ class Forecaster(Protocol):
         """Half width of the interval of `coefficients (T,) @ targets`; infinite when unknown."""
         ...
 
-    def probability_better(self, gap: float, coefficients: np.ndarray) -> float:
+    def probability_better(
+        self,
+        gap: float,
+        coefficients: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+    ) -> float:
         """Probability that a mixture predicted lower by `gap` in `coefficients @ targets` is."""
         ...
 
@@ -86,11 +92,6 @@ class Objective:
         total = math.fsum(self.weights.values())
         scaled = {target: weight / total for target, weight in self.weights.items()}
         object.__setattr__(self, "weights", scaled)  # the dataclass is frozen
-
-    @classmethod
-    def mean(cls, targets: Sequence[str]) -> Objective:
-        """Every target counts the same."""
-        return cls(dict.fromkeys(targets, 1.0))
 
     def coefficients(self, targets: Sequence[str]) -> np.ndarray:
         """Weights (T,) in the order of `targets`; 0 for those that do not count.

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from mixlaw.errors import MixlawError, StudyError
 from mixlaw.mixture import Constraints
@@ -31,6 +39,16 @@ def _whole(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
+
+
+def _ascending(steps: list[int]) -> list[int]:
+    if sorted(set(steps)) != steps:
+        raise ValueError(f"horizon_steps are {steps}; they must ascend without repeats")
+    return steps
+
+
+Horizons = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -76,7 +94,7 @@ class TokenizerConfig(_Section):
 class SizeConfig(_Section):
     width: Count
     layers: Count
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Positive | None = None
 
     @model_validator(mode="after")
     def _heads(self) -> SizeConfig:
@@ -105,31 +123,29 @@ class DesignConfig(_Section):
     min_share: Share = 0.01
     lower: dict[str, Share] = {}
     upper: dict[str, Share] = {}
-    max_epochs: Annotated[float, Field(gt=0)] | None = 4.0
+    max_epochs: Positive | None = 4.0
     replicated_mixtures: Annotated[int, Field(ge=0)] = 2
     replicate_seeds: Annotated[int, Field(ge=2)] = 3
 
 
 class TrainingConfig(_Section):
     sizes: list[str] = Field(min_length=1)
-    horizon_steps: list[Count] = Field(min_length=1)
+    horizon_steps: Horizons
     batch_size: Count = 8
     sequence_length: Count = 64
     warmup_steps: Count = 30
     decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    clip: Positive = 1.0
     evaluation_tokens: Count = 16_384
     stack_size: Count = 8
     workers: Count | None = None
     checkpoint_steps: Count = 100
 
     @model_validator(mode="after")
-    def _ascending(self) -> TrainingConfig:
-        if sorted(set(self.horizon_steps)) != self.horizon_steps:
-            raise ValueError(
-                f"horizon_steps are {self.horizon_steps}; they must ascend without repeats"
-            )
+    def _distinct(self) -> TrainingConfig:
+        if len(set(self.sizes)) < len(self.sizes):
+            raise ValueError(f"sizes are {self.sizes}; name each once")
         return self
 
     @property
@@ -140,7 +156,7 @@ class TrainingConfig(_Section):
 class ConstraintsConfig(_Section):
     lower: dict[str, Share] = {}
     upper: dict[str, Share] = {}
-    max_epochs: Annotated[float, Field(gt=0)] | None = None
+    max_epochs: Positive | None = None
 
     def build(self) -> Constraints:
         return Constraints(self.lower, self.upper, self.max_epochs)
@@ -161,7 +177,7 @@ class TargetConfig(_Section):
 
 
 class VerifyConfig(_Section):
-    horizon_steps: list[Count] | None = None
+    horizon_steps: Horizons | None = None
     seeds: Annotated[int, Field(ge=1)] = 2
 
 
@@ -183,13 +199,15 @@ class StudyConfig(_Section):
     design: DesignConfig = DesignConfig()
     training: TrainingConfig | None = None
     fit: FitConfig = FitConfig()
-    objective: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    objective: dict[str, Positive] = Field(min_length=1)
     constraints: ConstraintsConfig = ConstraintsConfig()
     target: TargetConfig = TargetConfig()
     verify: VerifyConfig = VerifyConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
+        if self.table is not None:
+            self._only_a_table()
         if self.table is None and (not self.domains or self.training is None):
             raise ValueError("give domains, sizes and training, or a table of finished runs")
         both = sorted(set(self.domains) & set(self.validation_only))
@@ -207,6 +225,19 @@ class StudyConfig(_Section):
                     raise ValueError(f"domain {name!r} needs one of paths, environment, tokens")
         return self
 
+    def _only_a_table(self) -> None:
+        """A study of finished runs trains nothing: settings of training would do nothing."""
+        idle = {"training", "design", "tokenizer", "validation_only", "verify", "sizes"}
+        idle &= self.model_fields_set
+        for name, domain in self.domains.items():
+            idle |= {f"domains.{name}.{key}" for key in domain.model_fields_set}
+            idle -= {f"domains.{name}.available_tokens"}
+        if idle:
+            raise ValueError(
+                f"with a table of finished runs {sorted(idle)} would do nothing; remove them, "
+                "or remove the table"
+            )
+
 
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which a key may not be given twice."""
@@ -216,6 +247,8 @@ def _strict_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
+        if not isinstance(key, str | int | float):
+            raise StudyError(f"line {key_node.start_mark.line + 1}: {key!r} cannot be a name")
         if key in seen:
             raise StudyError(
                 f"line {key_node.start_mark.line + 1}: {key!r} is named twice "

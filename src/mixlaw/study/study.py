@@ -29,11 +29,14 @@ from mixlaw import __version__
 from mixlaw.errors import StudyError
 from mixlaw.files import digest, read_json, write_json
 from mixlaw.laws import FittedLaws, fit_laws
+from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
-from mixlaw.runs import FAILED, RunSpec, RunStore, RunTable
+from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
+from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable
 from mixlaw.study.config import DomainConfig, StudyConfig, load_config
 from mixlaw.study.training import Training
+from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
 from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
 if TYPE_CHECKING:
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
     from mixlaw.launch.local import Progress
 
 NATURAL, UNIFORM = "natural", "uniform"
-FIT, DECISION, VERIFICATION = "fit.json", "decision.json", "verification.json"
+DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
+VERIFICATION = "verification.json"
 REPORT = "report.html"
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
@@ -114,19 +118,21 @@ class Study:
         assert config.training is not None, "checked by _needs_training"
 
         def source(name: str, domain: DomainConfig, trained: bool) -> DomainSource:
-            at_home = [str(self.folder / path) for path in domain.paths]
-            valid = [str(self.folder / path) for path in domain.validation_paths]
-            if domain.tokens is not None:
-                valid = [str(self.folder / domain.tokens.valid)]
-            tokens = domain.tokens and domain.tokens.train
+            def at_home(paths: Sequence[str | None]) -> tuple[str, ...]:
+                return tuple(str(self.folder / path) for path in paths if path is not None)
+
+            tokens, valid = at_home([]), at_home(domain.validation_paths)
+            if domain.tokens is not None and trained:
+                tokens, valid = at_home([domain.tokens.train]), at_home([domain.tokens.valid])
+            elif domain.tokens is not None:  # its one file is the validation set
+                tokens = at_home([domain.tokens.valid])
             return DomainSource(
                 name=name,
-                paths=tuple(at_home),
+                paths=at_home(domain.paths),
                 environment=domain.environment,
-                token_files=(str(self.folder / tokens),) if tokens else (),
+                token_files=tokens,
                 trained=trained,
-                validation_paths=tuple(valid),
-                available_tokens=domain.available_tokens,
+                validation_paths=valid,
                 max_bytes=domain.max_bytes,
             )
 
@@ -151,11 +157,11 @@ class Study:
         from mixlaw.design import design
 
         self._needs_training("design")
-        path, basis = self.folder / "design.json", self._design_basis()
-        if path.exists():
-            data = read_json(path)
-            specs = [RunSpec.from_dict(spec) for spec in data["specs"]]
-            changed = sorted(_differences(data["basis"], basis))
+        basis = self._design_basis()
+        stored = self._stored_design()
+        if stored is not None:
+            made_with, specs = stored
+            changed = sorted(_differences(made_with, basis))
             if not changed:
                 return specs
             begun = any(self.store.has(spec) for spec in specs)
@@ -174,20 +180,18 @@ class Study:
             config.mixtures,
             method=config.method,
             bounds=limits.bounds(corpus.domains, longest),
-            prior=Mixture.natural(corpus.domains),
+            prior=Mixture.natural(self.domains()),
             min_share=config.min_share,
             seed=self.config.seed,
         )
         specs = self._training.swarm_specs(mixtures)
-        data = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
-        write_json(path, {**data, "basis": basis, "specs": [spec.to_dict() for spec in specs]})
+        write_json(self.folder / DESIGN, self._stamped(basis, [spec.to_dict() for spec in specs]))
         return specs
 
     def train(self, on_progress: Callable[[Progress], None] | None = None) -> RunTable:
         """Train what is missing of the swarm; interrupt and call again at will."""
-        specs = self.design()
-        self._train(specs, on_progress)
-        return self._write_table()
+        self._train(self.design(), on_progress)
+        return self._write_table(self._verified_specs())
 
     def runs(self) -> RunTable:
         """The table of finished runs. Raises: StudyError: there is none yet."""
@@ -253,36 +257,40 @@ class Study:
         decision = self.optimize()
         specs = self._verify_specs(decision)
         self._train(specs, on_progress)
-        self._write_table()
-        runs = self.store.table(specs, [domain.name for domain in self.domains()])
-        found = verify(decision, self.objective, runs)
-        basis = {"decision": digest(decision.to_dict()), "runs": [spec.run_id for spec in specs]}
+        runs = self._write_table(specs)
+        found = verify(decision, self.objective, runs.select(runs.role == VERIFY))
+        basis = self._verification_basis(decision, specs)
         write_json(self.folder / VERIFICATION, self._stamped(basis, found.to_dict()))
         return found
 
     def verification(self) -> Verification | None:
-        """The stored verification, if it belongs to the present decision."""
-        path = self.folder / VERIFICATION
-        if not path.exists():
+        """The stored verification, if it is of the present decision and settings."""
+        if self.from_table or not (self.folder / VERIFICATION).exists():
             return None
-        data = read_json(path)
-        if data["basis"]["decision"] != digest(self.optimize().to_dict()):
-            return None
-        return Verification.from_dict(data["result"])
+        decision = self.optimize()
+        basis = self._verification_basis(decision, self._verify_specs(decision))
+        stored = self._read(VERIFICATION, basis)
+        return None if stored is None else Verification.from_dict(stored)
 
     # Facts
 
     def domains(self) -> list[Domain]:
         """Trained domains with their tokens: from the corpus, or as the study file gives them."""
+        given = self.config.domains
         if not self.from_table:
-            return self.corpus().domains
+            # What the study claims of the big run's data stands above what lies on this disk.
+            return [
+                Domain(d.name, claimed, claimed)
+                if (claimed := given[d.name].available_tokens)
+                else d
+                for d in self.corpus().domains
+            ]
         names = self.runs().domains
         strangers = sorted(set(self.config.domains) - set(names))
         if strangers:
             raise StudyError(
                 f"{self.file}: domains {strangers} are not in the table: {list(names)}"
             )
-        given = self.config.domains
         return [Domain(n, given[n].available_tokens if n in given else None) for n in names]
 
     def baselines(self) -> dict[str, Mixture]:
@@ -303,8 +311,9 @@ class Study:
         else:
             if (self.folder / "corpus" / "corpus.json").exists():
                 steps["corpus"] = "built"
-            if (self.folder / "design.json").exists():
-                specs = self.design()
+            stored = self._stored_design()
+            if stored is not None:
+                specs = stored[1]
                 results = [self.store.load(spec) for spec in specs if self.store.has(spec)]
                 counts["planned"], counts["done"] = len(specs), len(results)
                 counts["failed"] = sum(result.status == FAILED for result in results)
@@ -312,9 +321,9 @@ class Study:
                 if len(results) == len(specs) and (self.folder / "runs.csv").exists():
                     steps["train"] = f"{len(results)} runs, {counts['failed']} failed"
         # What was made from other settings or runs than the present ones is not done.
-        if steps["train"] and self._is_current(FIT, self._fit_basis()):
+        if steps["train"] and self._read(FIT, self._fit_basis()) is not None:
             steps["fit"] = FIT
-            if self._is_current(DECISION, self._decision_basis(self.fit())):
+            if self._read(DECISION, self._decision_basis(self.fit())) is not None:
                 steps["optimize"] = DECISION
                 if "verify" in steps and self.verification() is not None:
                     steps["verify"] = VERIFICATION
@@ -352,14 +361,30 @@ class Study:
         except StudyError as error:
             raise StudyError(f"{self.file}: {error}") from error
 
-    def _write_table(self) -> RunTable:
-        """Write runs.csv from the store: the swarm, and the verification when there is one."""
-        specs = self.design()
-        if (self.folder / DECISION).exists():
-            specs = specs + self._verify_specs(self.optimize())
-        table = self.store.table(specs, [domain.name for domain in self.domains()])
+    def _write_table(self, verify_specs: Sequence[RunSpec]) -> RunTable:
+        """Write runs.csv from the store: the swarm and the verification runs there are.
+
+        Raises: TrainError: every run diverged.
+        """
+        specs = [*self.design(), *verify_specs]
+        table = self.store.table(specs, list(self.config.domains))
         table.write(self.folder / "runs.csv")
         return table
+
+    def _stored_design(self) -> tuple[dict[str, Any], list[RunSpec]] | None:
+        """What the design was made with, and its specs; None when there is none."""
+        path = self.folder / DESIGN
+        if not path.exists():
+            return None
+        data = _read_artefact(path)
+        return data["basis"], [RunSpec.from_dict(spec) for spec in data["result"]]
+
+    def _verified_specs(self) -> list[RunSpec]:
+        """Specs of the last verification, whatever has been decided since."""
+        path = self.folder / VERIFICATION
+        if not path.exists():
+            return []
+        return [RunSpec.from_dict(spec) for spec in _read_artefact(path)["basis"]["runs"]]
 
     def _fit_targets(self, runs: RunTable) -> list[str]:
         """Every target measured in the objective's metrics."""
@@ -376,19 +401,18 @@ class Study:
 
     def _design_basis(self) -> dict[str, Any]:
         """What the runs of the swarm depend on; speed settings do not count."""
-        config = self.config.model_dump(
-            include={"seed", "domains", "validation_only", "validation_bytes", "tokenizer"}
-        )
-        assert self.config.training is not None
+        config = self.config.model_dump(include={"seed"})
+        config["corpus"] = self.corpus().digest  # of its tokens: edited text counts, too
+        config["domains"] = list(self.config.domains)
         config["design"] = self.config.design.model_dump()
-        config["training"] = self.config.training.model_dump(
+        training = self._training.settings
+        config["training"] = training.model_dump(
             exclude={"stack_size", "workers", "checkpoint_steps"}
         )
-        sizes = self.config.training.sizes
-        config["sizes"] = {name: self.config.sizes[name].model_dump() for name in sizes}
+        config["sizes"] = {name: self.config.sizes[name].model_dump() for name in training.sizes}
         return config
 
-    def _stamped(self, basis: Any, result: dict[str, Any]) -> dict[str, Any]:
+    def _stamped(self, basis: Any, result: Any) -> dict[str, Any]:
         stamp = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
         return {**stamp, "basis": basis, "result": result}
 
@@ -400,34 +424,59 @@ class Study:
         """What fit.json is made from."""
         metrics = sorted({target.partition("/")[0] for target in self.config.objective})
         basis = {"runs": digest(self._fitted_runs().rows()), "metrics": metrics}
-        return basis | {"fit": self.config.fit.model_dump(), "seed": self.config.seed}
+        basis |= {"format": FIT_FORMAT, "seed": self.config.seed}
+        return basis | {"fit": self.config.fit.model_dump()}
 
     def _decision_basis(self, fitted: FittedLaws) -> dict[str, Any]:
         """What decision.json is made from."""
         config = self.config
         basis = {"fit": digest(fitted.to_dict()), "scale": vars(self.scale), "seed": config.seed}
         basis |= {"objective": config.objective, "constraints": config.constraints.model_dump()}
-        return basis | {"domains": [vars(d) for d in self.domains()], "level": config.fit.level}
+        basis |= {"format": DECISION_FORMAT, "level": config.fit.level}
+        return basis | {"domains": [vars(domain) for domain in self.domains()]}
+
+    def _verification_basis(self, decision: Decision, specs: Sequence[RunSpec]) -> dict[str, Any]:
+        """What verification.json is made from."""
+        basis = {"decision": digest(decision.to_dict()), "format": VERIFICATION_FORMAT}
+        return basis | {"runs": [spec.to_dict() for spec in specs]}
 
     def _cached(self, name: str, basis: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The artefact `name`, made anew only when what it is made from has changed."""
-        path = self.folder / name
-        if not self._is_current(name, basis):
-            write_json(path, self._stamped(basis, make()))
-        return read_json(path)["result"]
+        stored = self._read(name, basis)
+        if stored is not None:
+            return stored
+        write_json(self.folder / name, self._stamped(basis, make()))
+        return _read_artefact(self.folder / name)["result"]
 
-    def _is_current(self, name: str, basis: Any) -> bool:
+    def _read(self, name: str, basis: Any) -> dict[str, Any] | None:
+        """The artefact `name` if it was made by this version from `basis`."""
         path = self.folder / name
         if not path.exists():
-            return False
-        data = read_json(path)
-        return (data["mixlaw"], data["inputs"]) == (__version__, digest(basis))
+            return None
+        data = _read_artefact(path)
+        current = (data["mixlaw"], data["inputs"]) == (__version__, digest(basis))
+        return data["result"] if current else None
 
     def _is_newest(self, name: str) -> bool:
         """Whether a file is younger than every artefact that it tells of."""
         told = [self.folder / n for n in (name, FIT, DECISION, VERIFICATION)]
         times = [path.stat().st_mtime_ns for path in told if path.exists()]
         return told[0].exists() and times[0] == max(times)
+
+
+def _read_artefact(path: Path) -> dict[str, Any]:
+    """Raises: StudyError: the file is damaged or foreign."""
+    try:
+        data = read_json(path)
+        if {"mixlaw", "inputs", "basis", "result"} <= data.keys():
+            return data
+        problem = "it lacks mixlaw's stamp"
+    except (ValueError, AttributeError) as error:
+        problem = str(error)
+    raise StudyError(
+        f"{path} is damaged or was not written by mixlaw ({problem}); delete it and run the same "
+        "command again, finished runs are kept"
+    )
 
 
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:

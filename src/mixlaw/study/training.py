@@ -13,7 +13,7 @@ import numpy as np
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
 from mixlaw.mixture import Mixture
-from mixlaw.runs import RunSpec, RunStore
+from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec, RunStore
 from mixlaw.study.config import StudyConfig, TrainingConfig
 from mixlaw.train.recipe import ModelConfig, Recipe, Size
 
@@ -69,10 +69,10 @@ class Training:
         order = np.argsort([max(mixture.values()) for mixture in mixtures], kind="stable")
         picks = np.linspace(0, len(mixtures) - 1, design.replicated_mixtures).round().astype(int)
         runs = [
-            (mixture, label, "swarm", seed) for mixture, label in zip(mixtures, labels, strict=True)
+            (mixture, label, SWARM, seed) for mixture, label in zip(mixtures, labels, strict=True)
         ]
         runs += [
-            (mixtures[i], labels[i], "replicate", seed + extra)
+            (mixtures[i], labels[i], REPLICATE, seed + extra)
             for i in dict.fromkeys(order[picks].tolist())
             for extra in range(1, design.replicate_seeds)
         ]
@@ -98,7 +98,7 @@ class Training:
                 f"{horizons[-1]} steps of {self.recipe.tokens_per_step} tokens; they must be equal"
             )
         return [
-            self._spec(mixture, label, "verify", self.config.seed + extra, target.size, horizons)
+            self._spec(mixture, label, VERIFY, self.config.seed + extra, target.size, horizons)
             for label, mixture in mixtures.items()
             for extra in range(verify.seeds)
         ]
