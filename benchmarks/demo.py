@@ -51,29 +51,32 @@ def held_out(study: Study) -> str:
 def laws(study: Study) -> str:
     """Every candidate on both splits."""
     validation = study.fit().cross_validation
-    rows = []
-    for name in validation.ranking():
+    rows, reasons = [], []
+    ranking = validation.ranking()
+    for name in [*ranking, *(name for name in validation.scores if name not in ranking)]:
         row = [name]
         for split in validation.splits:
             found = validation.scores[name].get(split)
-            row += (
-                ["-"] * 2
-                if found is None
-                else [
-                    f"{found.normalised_error.mean():.3f}",
-                    f"{found.spearman.mean():.3f}",
-                ]
-            )
+            if found is None:
+                row += ["refused", ""]
+                reasons.append(f"{name}: {validation.refused[name][split]}")
+            else:
+                row += [f"{found.normalised_error.mean():.3f}", f"{found.spearman.mean():.3f}"]
         rows.append(row)
-    rows += [
-        [name, *(reasons.get(split, "") for split in validation.splits for _ in range(2))]
-        for name, reasons in validation.refused.items()
-        if name not in validation.ranking()
-    ]
     columns = ["law"]
     for split in validation.splits:
         columns += [f"{split} split: squared error / that of the mean", "Spearman"]
-    return markdown(columns, rows)
+    text = markdown(columns, rows) + "".join(f"\n\nRefused {reason}." for reason in reasons)
+    alone = study.fit().at_largest
+    if alone is not None:
+        scores = [alone.scores[name][alone.deciding_split] for name in alone.ranking()]
+        rows = [
+            [name, f"{s.normalised_error.mean():.3f}", f"{s.spearman.mean():.3f}"]
+            for name, s in zip(alone.ranking(), scores, strict=True)
+        ]
+        columns = ["law of the mixture alone, largest scale", "squared error", "Spearman"]
+        text += "\n\n" + markdown(columns, rows)
+    return text
 
 
 def verification(study: Study) -> str:
@@ -103,9 +106,8 @@ def verification(study: Study) -> str:
     return out
 
 
-def main() -> None:
-    given = sys.argv[1:]
-    folder = Path(given[0]) if given else Path(tempfile.mkdtemp()) / "demo"
+def main(folder: Path | None = None) -> None:
+    folder = folder or Path(tempfile.mkdtemp()) / "demo"
     seconds = run(folder)
     short = Path(tempfile.mkdtemp()) / "short"
     short_seconds = run(short, "--short")
@@ -126,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:2]))

@@ -25,15 +25,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixlaw import __version__
 from mixlaw.errors import StudyError
-from mixlaw.files import digest, read_json, write_json
+from mixlaw.files import digest
 from mixlaw.laws import FittedLaws, fit_laws
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
 from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
 from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable
+from mixlaw.study.artefacts import (
+    DECISION,
+    DESIGN,
+    FIT,
+    REPORT,
+    VERIFICATION,
+    Artefacts,
+    differences,
+)
 from mixlaw.study.config import DomainConfig, StudyConfig, load_config
 from mixlaw.study.training import Training
 from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
@@ -44,9 +52,6 @@ if TYPE_CHECKING:
     from mixlaw.launch.local import Progress
 
 NATURAL, UNIFORM = "natural", "uniform"
-DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
-VERIFICATION = "verification.json"
-REPORT = "report.html"
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
 
@@ -161,7 +166,7 @@ class Study:
         stored = self._stored_design()
         if stored is not None:
             made_with, specs = stored
-            changed = sorted(_differences(made_with, basis))
+            changed = differences(made_with, basis)
             if not changed:
                 return specs
             begun = any(self.store.has(spec) for spec in specs)
@@ -185,7 +190,7 @@ class Study:
             seed=self.config.seed,
         )
         specs = self._training.swarm_specs(mixtures)
-        write_json(self.folder / DESIGN, self._stamped(basis, [spec.to_dict() for spec in specs]))
+        self._artefacts.write(DESIGN, basis, [spec.to_dict() for spec in specs])
         return specs
 
     def train(self, on_progress: Callable[[Progress], None] | None = None) -> RunTable:
@@ -212,7 +217,7 @@ class Study:
             targets, laws = self._fit_targets(runs), self.config.fit.laws
             return fit_laws(runs, targets, candidates=laws, seed=self.config.seed).to_dict()
 
-        return FittedLaws.from_dict(self._cached(FIT, self._fit_basis(), make))
+        return FittedLaws.from_dict(self._artefacts.cached(FIT, self._fit_basis(), make))
 
     def predict(
         self, mixtures: Sequence[Mixture], scale: Scale | None = None
@@ -249,7 +254,9 @@ class Study:
                 seed=config.seed,
             ).to_dict()
 
-        return Decision.from_dict(self._cached(DECISION, self._decision_basis(fitted), make))
+        return Decision.from_dict(
+            self._artefacts.cached(DECISION, self._decision_basis(fitted), make)
+        )
 
     def verify(self, on_progress: Callable[[Progress], None] | None = None) -> Verification:
         """Train the target size on the recommended mixture and the baselines; compare."""
@@ -260,7 +267,7 @@ class Study:
         runs = self._write_table(specs)
         found = verify(decision, self.objective, runs.select(runs.role == VERIFY))
         basis = self._verification_basis(decision, specs)
-        write_json(self.folder / VERIFICATION, self._stamped(basis, found.to_dict()))
+        self._artefacts.write(VERIFICATION, basis, found.to_dict())
         return found
 
     def verification(self) -> Verification | None:
@@ -269,7 +276,7 @@ class Study:
             return None
         decision = self.optimize()
         basis = self._verification_basis(decision, self._verify_specs(decision))
-        stored = self._read(VERIFICATION, basis)
+        stored = self._artefacts.current(VERIFICATION, basis)
         return None if stored is None else Verification.from_dict(stored)
 
     # Facts
@@ -321,18 +328,23 @@ class Study:
                 if len(results) == len(specs) and (self.folder / "runs.csv").exists():
                     steps["train"] = f"{len(results)} runs, {counts['failed']} failed"
         # What was made from other settings or runs than the present ones is not done.
-        if steps["train"] and self._read(FIT, self._fit_basis()) is not None:
+        if steps["train"] and self._artefacts.current(FIT, self._fit_basis()) is not None:
             steps["fit"] = FIT
-            if self._read(DECISION, self._decision_basis(self.fit())) is not None:
+            basis = self._decision_basis(self.fit())
+            if self._artefacts.current(DECISION, basis) is not None:
                 steps["optimize"] = DECISION
                 if "verify" in steps and self.verification() is not None:
                     steps["verify"] = VERIFICATION
-                if self._is_newest(REPORT):
+                if self._artefacts.is_newest(REPORT):
                     steps["report"] = REPORT
         following = next((step for step, line in steps.items() if line is None), None)
         return {"folder": str(self.folder), "steps": steps, "runs": counts, "next": following}
 
     # How it is done
+
+    @property
+    def _artefacts(self) -> Artefacts:
+        return Artefacts(self.folder, self.config.seed)
 
     @cached_property
     def _training(self) -> Training:
@@ -373,18 +385,15 @@ class Study:
 
     def _stored_design(self) -> tuple[dict[str, Any], list[RunSpec]] | None:
         """What the design was made with, and its specs; None when there is none."""
-        path = self.folder / DESIGN
-        if not path.exists():
+        data = self._artefacts.read(DESIGN)
+        if data is None:
             return None
-        data = _read_artefact(path)
         return data["basis"], [RunSpec.from_dict(spec) for spec in data["result"]]
 
     def _verified_specs(self) -> list[RunSpec]:
         """Specs of the last verification, whatever has been decided since."""
-        path = self.folder / VERIFICATION
-        if not path.exists():
-            return []
-        return [RunSpec.from_dict(spec) for spec in _read_artefact(path)["basis"]["runs"]]
+        data = self._artefacts.read(VERIFICATION)
+        return [RunSpec.from_dict(spec) for spec in data["basis"]["runs"]] if data else []
 
     def _fit_targets(self, runs: RunTable) -> list[str]:
         """Every target measured in the objective's metrics."""
@@ -412,10 +421,6 @@ class Study:
         config["sizes"] = {name: self.config.sizes[name].model_dump() for name in training.sizes}
         return config
 
-    def _stamped(self, basis: Any, result: Any) -> dict[str, Any]:
-        stamp = {"mixlaw": __version__, "seed": self.config.seed, "inputs": digest(basis)}
-        return {**stamp, "basis": basis, "result": result}
-
     def _fitted_runs(self) -> RunTable:
         runs = self.runs()
         return runs.select(runs.role != "verify")
@@ -439,52 +444,3 @@ class Study:
         """What verification.json is made from."""
         basis = {"decision": digest(decision.to_dict()), "format": VERIFICATION_FORMAT}
         return basis | {"runs": [spec.to_dict() for spec in specs]}
-
-    def _cached(self, name: str, basis: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The artefact `name`, made anew only when what it is made from has changed."""
-        stored = self._read(name, basis)
-        if stored is not None:
-            return stored
-        write_json(self.folder / name, self._stamped(basis, make()))
-        return _read_artefact(self.folder / name)["result"]
-
-    def _read(self, name: str, basis: Any) -> dict[str, Any] | None:
-        """The artefact `name` if it was made by this version from `basis`."""
-        path = self.folder / name
-        if not path.exists():
-            return None
-        data = _read_artefact(path)
-        current = (data["mixlaw"], data["inputs"]) == (__version__, digest(basis))
-        return data["result"] if current else None
-
-    def _is_newest(self, name: str) -> bool:
-        """Whether a file is younger than every artefact that it tells of."""
-        told = [self.folder / n for n in (name, FIT, DECISION, VERIFICATION)]
-        times = [path.stat().st_mtime_ns for path in told if path.exists()]
-        return told[0].exists() and times[0] == max(times)
-
-
-def _read_artefact(path: Path) -> dict[str, Any]:
-    """Raises: StudyError: the file is damaged or foreign."""
-    try:
-        data = read_json(path)
-        if {"mixlaw", "inputs", "basis", "result"} <= data.keys():
-            return data
-        problem = "it lacks mixlaw's stamp"
-    except (ValueError, AttributeError) as error:
-        problem = str(error)
-    raise StudyError(
-        f"{path} is damaged or was not written by mixlaw ({problem}); delete it and run the same "
-        "command again, finished runs are kept"
-    )
-
-
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = {*old, *new}
-        return [
-            line
-            for key in keys
-            for line in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
-        ]
-    return [] if old == new else [f"{at} was {old!r}, is {new!r}"]
