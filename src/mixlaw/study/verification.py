@@ -188,7 +188,7 @@ def tokens_to_reach(
     if values[-1] > value:
         return None, False
     if values[0] <= value:
-        return float(tokens[0] / tokens[-1]), len(tokens) > 1 or values[0] < value
+        return float(tokens[0] / tokens[-1]), bool(len(tokens) > 1 or values[0] < value)
     after = int(np.argmax(values <= value))
     steep = (values[after - 1] - value) / (values[after - 1] - values[after])
     log_tokens = (1 - steep) * np.log(tokens[after - 1]) + steep * np.log(tokens[after])
