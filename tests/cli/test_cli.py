@@ -66,6 +66,9 @@ def test_from_a_table_in_json(tmp_path):
     forecast = run("predict", study, "-m", "web=0.25,code=0.75", "--json")
     values = json.loads(forecast.stdout)["forecasts"][0]["targets"]
     assert values["loss/web"]["value"] == pytest.approx(2.5, abs=0.02)
+    assert json.loads(forecast.stdout)["forecasts"][0]["extrapolates"] == []
+    far = run("predict", study, "-m", "web=1")
+    assert "outside the trained range (web 1, trained 0.05 to 0.95" in " ".join(far.stdout.split())
 
 
 def test_from_a_table_for_people(tmp_path):

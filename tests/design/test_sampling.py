@@ -253,3 +253,22 @@ def test_distinct_matches_brute_force(seed):
     assert (apart[np.triu_indices(len(kept), 1)] > SAME).all()
     # Whatever was dropped is near something: no information is lost beyond chained neighbours.
     assert np.abs(points[:, None] - kept[None]).max(axis=2).min(axis=1).max() <= 3 * SAME
+
+
+def test_the_temperature_smooths_the_prior():
+    names = ["a", "b", "c"]
+    prior = Mixture({"a": 0.9, "b": 0.09, "c": 0.01})
+    options = {
+        "method": "dirichlet",
+        "bounds": (np.zeros(3), np.ones(3)),
+        "prior": prior,
+        "seed": 0,
+    }
+    shares = [
+        np.mean([m["a"] for m in design(names, 400, temperature=t, **options)])
+        for t in (0.0, 0.5, 1.0)
+    ]
+    assert shares[0] == pytest.approx(1 / 3, abs=0.05)
+    assert shares[0] < shares[1] - 0.1 < shares[2] - 0.2
+    with pytest.raises(DesignError, match="temperature is -1"):
+        design(names, 3, temperature=-1, **options)

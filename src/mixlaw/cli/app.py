@@ -145,6 +145,7 @@ def predict(
             {
                 "mixture": dict(m),
                 "targets": {t: {"value": v, "half_width": h} for t, (v, h) in f.items()},
+                "extrapolates": opened.extrapolates(m),
             }
             for m, f in zip(mixtures.values(), forecasts, strict=True)
         ],

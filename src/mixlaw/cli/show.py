@@ -42,7 +42,9 @@ def _plain(text: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    if title:
+        out.print(f"[italic]{_plain(title)}[/]", soft_wrap=True)
+    table = Table(header_style="bold", box=None)
     for i, column in enumerate(columns):
         table.add_column(_plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
@@ -201,6 +203,10 @@ def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
         for target in targets
     ]
     _table(["target", *names], rows, title=_scale_text(**data["scale"], level=data["level"]))
+    for name, forecast in zip(names, data["forecasts"], strict=True):
+        if forecast["extrapolates"]:
+            outside = "; ".join(forecast["extrapolates"])
+            _warnings([f"{name} lies outside the trained range ({outside}): a guess"])
 
 
 def decision(found: Decision) -> None:

@@ -36,6 +36,7 @@ def design(
     method: str = "maximin",
     bounds: tuple[np.ndarray, np.ndarray],
     prior: Mixture | None = None,
+    temperature: float = 0.5,
     min_share: float = 0.0,
     seed: int,
 ) -> list[Mixture]:
@@ -48,6 +49,8 @@ def design(
         bounds: lower and upper proportions (M,), (M,), with availability folded in
             (`Constraints.bounds`).
         prior: where the Dirichlet draws are centred; None for uniform.
+        temperature: power that the prior is raised to; below 1 it smooths a skewed prior, 1
+            leaves it, 0 makes it uniform (RegMix: 0.5).
         min_share: a domain has at least this proportion or none at all.
         seed: of every random choice; the same arguments give the same mixtures.
     Returns: `count` mixtures, no two the same to 1e-6.
@@ -65,7 +68,12 @@ def design(
     if count < 1:
         raise DesignError(f"a design of {count} mixtures was asked for; it needs at least 1")
     space = Space(domains, *bounds, min_share)
-    centre = np.full(len(domains), 1 / len(domains)) if prior is None else prior.array(domains)
+    if not (np.isfinite(temperature) and temperature >= 0):
+        raise DesignError(f"the temperature is {temperature}; it must be finite and >= 0")
+    centre = np.ones(len(domains)) if prior is None else prior.array(domains)
+    # A domain that the prior leaves out still gets drawn: a law must see it to price it.
+    centre = np.maximum(centre, SAME) ** temperature
+    centre /= centre.sum()
     points = METHODS[method](space, count, prior=centre, rng=np.random.default_rng(seed))
     if len(points) < count:
         raise DesignError(
@@ -163,17 +171,15 @@ def _draw_levels(
 
 # --- Dirichlet --------------------------------------------------------------------------------
 
-TEMPERATURE = 0.5
 CONCENTRATION = (0.025, 1.25)
 
 
 def dirichlet(
     space: Space, count: int, *, prior: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws around the prior: `Dirichlet(s M p)`, p = prior^0.5 rescaled, s log-uniform.
+    """Draws around the tempered prior p: `Dirichlet(s M p)`, s log-uniform.
 
-    The square root is a temperature that smooths a skewed prior; small s gives mixtures of few
-    domains, large s mixtures near p.
+    Small s gives mixtures of few domains, large s mixtures near p.
 
     Source: RegMix, Liu et al., arXiv 2407.01492, and its `synthesize_mixture.py`.
     Deviations: s is continuous instead of one of 15 values, and its range is RegMix's .1 to 5 for
@@ -193,9 +199,7 @@ def _draw_dirichlet(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Distinct draws (<= count, M) with a mean concentration per domain in the range given."""
-    # A domain that the prior leaves out still gets drawn: a law must see it to price it.
-    centre = np.maximum(prior, SAME) ** TEMPERATURE
-    centre /= centre.mean()
+    centre = prior / prior.mean()
     low, high = np.log(concentration)
     points = np.empty((0, len(prior)))
     for _ in range(8):  # eight rounds find fewer only where the space is a few points

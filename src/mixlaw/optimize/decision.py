@@ -300,7 +300,9 @@ class _Scale:
             },
             epochs=mixture.epochs(self.train_tokens, domains) if self.train_tokens else {},
             violations=allowed.violations(mixture),
-            extrapolates=() if support is None else _outside(mixture, allowed.domains, support),
+            extrapolates=()
+            if support is None
+            else outside_support(mixture, allowed.domains, support),
         )
 
     def compare(self, baseline: Forecast, recommended: Forecast) -> Comparison:
@@ -347,8 +349,8 @@ def _solve(scale: _Scale, limits: Limits, starts: np.ndarray) -> Solution:
     )
 
 
-def _outside(mixture: Mixture, names: Sequence[str], support: np.ndarray) -> tuple[str, ...]:
-    """One phrase for each domain whose share no trained mixture reached."""
+def outside_support(mixture: Mixture, names: Sequence[str], support: np.ndarray) -> tuple[str, ...]:
+    """One phrase for each domain whose share lies outside those of the trained mixtures (n, M)."""
     least, most = support.min(axis=0), support.max(axis=0)
     return tuple(
         f"{name} {share:.4g}, trained {low:.4g} to {high:.4g}"

@@ -114,6 +114,7 @@ class SizeConfig(_Section):
 class DesignConfig(_Section):
     """Which mixtures the proxies train on.
 
+    `temperature` smooths the natural mixture that the Dirichlet draws are centred on.
     `max_epochs` caps a domain's share so that no proxy repeats its text more often; up to 4 passes
     are nearly as good as new text (Muennighoff et al., arXiv 2305.16264).
     """
@@ -121,6 +122,7 @@ class DesignConfig(_Section):
     method: str = "maximin"
     mixtures: Annotated[int, Field(ge=1)] = 24
     min_share: Share = 0.01
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     lower: dict[str, Share] = {}
     upper: dict[str, Share] = {}
     max_epochs: Positive | None = 4.0

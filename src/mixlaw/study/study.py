@@ -32,6 +32,7 @@ from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
 from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
+from mixlaw.optimize.decision import outside_support
 from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable
 from mixlaw.study.artefacts import (
     DECISION,
@@ -186,6 +187,7 @@ class Study:
             method=config.method,
             bounds=limits.bounds(corpus.domains, longest),
             prior=Mixture.natural(self.domains()),
+            temperature=config.temperature,
             min_share=config.min_share,
             seed=self.config.seed,
         )
@@ -235,6 +237,11 @@ class Study:
             {t: (float(v), h) for t, v, h in zip(fitted.targets, row, half, strict=True)}
             for row in values
         ]
+
+    def extrapolates(self, mixture: Mixture) -> list[str]:
+        """Domains whose share no trained mixture had, one phrase each: a forecast is a guess."""
+        runs = self._fitted_runs().done()
+        return list(outside_support(mixture, runs.domains, runs.weights))
 
     def optimize(self) -> Decision:
         """The mixture to train the target scale on, with its evidence."""
@@ -376,7 +383,7 @@ class Study:
     def _write_table(self, verify_specs: Sequence[RunSpec]) -> RunTable:
         """Write runs.csv from the store: the swarm and the verification runs there are.
 
-        Raises: TrainError: every run diverged.
+        Raises: RunTableError: every run diverged.
         """
         specs = [*self.design(), *verify_specs]
         table = self.store.table(specs, list(self.config.domains))
