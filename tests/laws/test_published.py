@@ -19,7 +19,7 @@ def measures(row: dict) -> dict:
     ("num_runs", "least_spearman", "most_mae"), [(32, 0.977, 0.092), (64, 0.982, 0.081)]
 )
 def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
-    """DESIGN section 7: .979 / .092 at 32 runs and .985 / .077 at 64, means of five draws."""
+    """The prototype had .979 / .092 at 32 runs and .985 / .077 at 64, means of five draws."""
 
     def adapt(row: dict) -> dict | None:
         keep = row["split"] in {"train_1m", "test_1m"}

@@ -177,7 +177,7 @@ def distinct(points: np.ndarray) -> np.ndarray:
 def coordinates(points: np.ndarray) -> np.ndarray:
     """Where distances between mixtures are measured: sqrt(r), the Hellinger geometry.
 
-    Losses change fast near a share of zero, about as its square root (DESIGN.md, section 7), so
+    Losses change fast near a share of zero, about as its square root (docs/decisions.md), so
     .00 against .02 counts for as much as .50 against .72.
     """
     return np.sqrt(np.maximum(points, 0))

@@ -11,7 +11,7 @@ decreasing power of it is convex: so is the law in the mixture, whatever its par
 With scale (sums and products with decays in N and D) it stays convex in the mixture, falls with N
 and D, and at one scale it is the law above again.
 
-Source: measured on public swarms, DESIGN section 7 (docs/decisions.md has the losers).
+Source: measured on public swarms; docs/decisions.md has the figures and the losers.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def exponential_chinchilla(axes: Axes) -> Law:
 def m1_product(axes: Axes) -> Law:
     """Chinchilla's law times an M1 factor: the mixture changes the loss by the same ratio.
 
-    Source: DESIGN section 7, best single form on the 1B runs of Ye et al.'s 5Mix suite.
+    Source: one of the two best forms on the 1B runs of Ye et al.'s 5Mix suite (docs/decisions.md).
     """
     term = scale_terms(axes) * (One() + SumOfExponentials(shared=False))
     formula = f"(E{_scale_text(axes)}) (1 + sum_j k_j exp(t_j r_j))"

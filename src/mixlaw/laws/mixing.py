@@ -12,7 +12,7 @@ from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
 
 SLOPE_SD = 2.0
 """Prior sd of a mixture slope t at the noise that suits the runs. Without a prior M4 diverges on
-sparse swarms (DESIGN section 7); between 1 and 3 the choice hardly shows."""
+sparse swarms (docs/decisions.md); between 1 and 3 the choice hardly shows."""
 
 LOG_FLOOR = 0.01
 """Added to a share before its log is taken, so that an absent domain has a finite one."""

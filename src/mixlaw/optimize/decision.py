@@ -202,7 +202,7 @@ def optimize(
         num_params, train_tokens: the target scale; `train_tokens` also sets epoch caps.
         support: trained weights (n, M) in the order of `fitted.domains`. Each domain stays within
             its smallest and largest trained share, because an optimum far outside is an artefact
-            of the formula (DESIGN.md, section 7). None turns the guard off.
+            of the formula (docs/decisions.md). None turns the guard off.
         baselines: name -> mixture to compare with; one that breaks the constraints is flagged.
         level: of the intervals.
         seed: of the random starts for a law that is not convex.
