@@ -185,6 +185,12 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
         ("t.csv", "weight/a,loss/a,loss/a\n1,2,3\n", r"\['loss/a'\] are given twice"),
         ("t.csv", "seed,weight/a,loss/a\nnan,1,2\n", "seed is nan"),
         ("t.csv", "seed,weight/a,loss/a\n1.5,1,2\n", "seed is 1.5"),
+        (
+            "t.csv",
+            "weight/a,loss/a,loss/b\n1,2,3\n1,2\n",
+            "row 2 has fewer cells.*3; is the file cut",
+        ),
+        ("t.csv", "weight/a,loss/a\n1,2,3\n", "row 1 has more cells"),
         ("t.csv", "", "no rows"),
         ("t.csv", "weight/a,loss/a\n", "no rows"),
         ("t.jsonl", "[1, 2]\n", r"row 1 is \[1, 2\]"),

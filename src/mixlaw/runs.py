@@ -230,8 +230,15 @@ class RunTable:
                 if len(set(names)) < len(names):
                     twice = sorted({name for name in names if names.count(name) > 1})
                     raise RunTableError(f"{path}: the columns {twice} are given twice; keep one")
-                if any(None in row for row in rows):
-                    raise RunTableError(f"{path}: a row has more cells than the header")
+                for i, row in enumerate(rows):
+                    # csv marks surplus cells with a None key and lacking ones with a None value.
+                    if None in row or None in row.values():
+                        wrong = "more" if None in row else "fewer"
+                        raise RunTableError(
+                            f"{path}: row {i + 1} has {wrong} cells than the header's "
+                            f"{len(names)}; is the file cut short? Leave cells that were not "
+                            "measured empty"
+                        )
             elif path.suffix == ".jsonl":
                 lines = path.read_text("utf-8-sig").splitlines()
                 rows = [json.loads(line) for line in lines if line]

@@ -75,7 +75,7 @@ class Objective:
 
     Attributes:
         weights: target ("metric/target") -> weight > 0; rescaled to sum to 1.
-    Raises: StudyError: no target, or a weight that is not finite and positive.
+    Raises: StudyError: no target, a weight that is not finite and positive, or two metrics.
     """
 
     weights: Mapping[str, float]
@@ -89,6 +89,12 @@ class Objective:
                     f"the objective's weight of {target!r} is {weight}; it must be finite and "
                     "> 0 (leave a target out to ignore it)"
                 )
+        metrics = sorted({target.partition("/")[0] for target in self.weights})
+        if len(metrics) > 1:
+            raise StudyError(
+                f"the objective mixes the metrics {metrics}, whose units differ, so their mean "
+                "means nothing; name all targets in one of them"
+            )
         total = math.fsum(self.weights.values())
         scaled = {target: weight / total for target, weight in self.weights.items()}
         object.__setattr__(self, "weights", scaled)  # the dataclass is frozen

@@ -245,12 +245,13 @@ class Study:
 
     def optimize(self) -> Decision:
         """The mixture to train the target scale on, with its evidence."""
-        fitted, scale, config = self.fit(), self.scale, self.config
+        objective, fitted, scale = self.objective, self.fit(), self.scale
+        config = self.config
 
         def make() -> dict[str, Any]:
             return optimize(
                 fitted,
-                self.objective,
+                objective,
                 domains=self.domains(),
                 constraints=config.constraints.build(),
                 num_params=scale.num_params,
