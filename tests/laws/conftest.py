@@ -38,16 +38,40 @@ def table(points: Points, targets: Mapping[str, np.ndarray], **columns) -> RunTa
     return RunTable.from_rows(rows)
 
 
-def law_named(name: str) -> Law:
-    """A law of the catalogue over both axes, for a target whose own domain is the first."""
+class OneTarget:
+    """A law for one target, whose own domain is the first; theta (p,) without the batch."""
+
+    def __init__(self, law: Law):
+        self.law = law.for_targets(np.array([0]))
+        self.num_parameters = self.law.num_parameters
+        self.num_identified = self.law.num_identified
+        self.needs, self.convex = law.needs, law.convex
+
+    def predict(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self.law.value(theta[None], points)[0]
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        value, jacobian = self.law.evaluate(theta[None], points)
+        return value[0], jacobian[0]
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self.law.gradient(theta[None], points)[0]
+
+    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+        mean, sd = self.law.prior(points, np.array([level]))
+        return mean[0], sd[0]
+
+
+def law_named(name: str) -> OneTarget:
+    """A law of the catalogue over both axes."""
     recipe = make(name, AXES)
     assert isinstance(recipe, Law)
-    return recipe.for_target(0)
+    return OneTarget(recipe)
 
 
-def plausible_theta(law: Law, points: Points, rng: np.random.Generator) -> np.ndarray:
+def plausible_theta(law: OneTarget, points: Points, rng: np.random.Generator) -> np.ndarray:
     """Parameters that give losses of about 3 nats."""
-    mean, sd = law.prior(points, np.full(len(points), 3.0))
+    mean, sd = law.prior(points, 3.0)
     return mean + np.minimum(sd, 0.5) * rng.normal(size=len(mean))
 
 

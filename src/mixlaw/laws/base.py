@@ -1,116 +1,84 @@
 """What every law and every fitted law can do: the contract of this room.
 
-A *recipe* is anything that can be fitted to one target. Most recipes are a `Law`, one formula with
-an analytic Jacobian; the nested pipeline is a recipe of several formulas. Selection, optimisation
-and reports only ever see `Recipe` and `Fitted`, so they never name a law.
+A *recipe* is anything that can be fitted to targets. Most recipes are a `Law`, one formula with an
+analytic Jacobian; the nested pipeline is a recipe of several formulas. Selection, optimisation and
+reports only ever see `Recipe` and `Fitted`, so they never name a law.
 
-Shapes: n points, M domains, p parameters, T targets.
+Targets, folds and resamples are fitted together, as the B problems of a `Batch`: they share their
+points, so one array operation serves them all.
+
+Shapes: B problems, n points, M domains, p parameters.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import FitError
+from mixlaw.laws.points import AXES, Axes, Points, scale_levels
 from mixlaw.laws.solver import Start, solve
-from mixlaw.runs import RunTable
-
-MIXTURE, NUM_PARAMS, TRAIN_TOKENS = "mixture", "num_params", "train_tokens"
-AXES = (NUM_PARAMS, TRAIN_TOKENS)
-"""The inputs that make a scale."""
-
-Axes = Mapping[str, float]
-"""The counts that a law of scale reads -> the count at which its amplitudes are quoted."""
-
-SAME_SCALE = 0.02
-"""Sizes or horizons within 2 % of each other count as one (a last checkpoint is often repeated)."""
 
 
-@dataclass(frozen=True)
-class Points:
-    """Where a law is evaluated.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Problems to fit at once: targets, folds of them or resamples of them.
 
     Attributes:
-        weights: (n, M) proportions.
-        num_params, train_tokens: (n,) counts; NaN when unknown.
-    """
-
-    weights: np.ndarray
-    num_params: np.ndarray
-    train_tokens: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    @classmethod
-    def of(cls, table: RunTable) -> Points:
-        """The points of a run table, row by row."""
-        return cls(table.weights, table.num_params, table.train_tokens)
-
-    @classmethod
-    def at(
-        cls, weights: np.ndarray, num_params: float | None = None, train_tokens: float | None = None
-    ) -> Points:
-        """Mixtures (n, M) at one scale; an unknown count is None."""
-        weights = np.atleast_2d(np.asarray(weights, float))
-        n = len(weights)
-        unknown = [np.nan if count is None else count for count in (num_params, train_tokens)]
-        return cls(weights, np.full(n, unknown[0], float), np.full(n, unknown[1], float))
-
-    @cached_property
-    def distinct_mixtures(self) -> tuple[np.ndarray, np.ndarray]:
-        """The different mixtures (m, M), and which of them each row has (n,).
-
-        A mixture term is the same for every size, horizon and seed, and a fit asks for it hundreds
-        of times.
-        """
-        mixtures, which = np.unique(self.weights, axis=0, return_inverse=True)
-        return mixtures, which.reshape(-1)
-
-    def select(self, keep: np.ndarray) -> Points:
-        """Points by boolean mask or index array."""
-        return Points(self.weights[keep], self.num_params[keep], self.train_tokens[keep])
-
-
-def scale_levels(counts: np.ndarray) -> np.ndarray:
-    """(n,) integers: which of the ascending distinct sizes (or horizons) each row has.
-
-    Neighbours within `SAME_SCALE` share a level; rows of unknown count get -1.
-    """
-    known = np.isfinite(counts)
-    distinct, inverse = np.unique(counts[known], return_inverse=True)
-    new_level = np.diff(distinct, prepend=distinct[:1]) > SAME_SCALE * distinct
-    levels = np.full(len(counts), -1)
-    levels[known] = np.cumsum(new_level)[inverse]
-    return levels
-
-
-@dataclass(frozen=True)
-class TargetRows:
-    """The usable rows of one target, ready to be fitted.
-
-    Attributes:
-        target: `metric/name`; domains: M names; own: index of the target's own domain or None.
-        points: n points; y: (n,) observed values.
+        targets: B names `metric/name`; a target may occur in many problems.
+        domains: M names; own: (B,) index of each target's own domain, -1 where it has none.
+        points: n points, shared.
+        y: (B, n) observed values; any number where not used.
+        use: (B, n) weight of each row; 0: not used.
         mixture_ids: (n,) integers, equal for rows of one mixture.
-        num_runs: distinct trainings; rows of one run share a trunk, so they do not count singly.
-        warnings: what was left out.
+        run_ids: (n,) integers; rows of one run share a trunk, so they do not count singly.
+        warnings: B tuples of what was left out.
     """
 
-    target: str
+    targets: tuple[str, ...]
     domains: tuple[str, ...]
-    own: int | None
+    own: np.ndarray
     points: Points
     y: np.ndarray
+    use: np.ndarray
     mixture_ids: np.ndarray
-    num_runs: int
-    warnings: tuple[str, ...] = ()
+    run_ids: np.ndarray
+    warnings: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def select(self, which: Sequence[int] | np.ndarray) -> Batch:
+        """Problems by index."""
+        return replace(
+            self,
+            targets=tuple(self.targets[b] for b in which),
+            own=self.own[which],
+            y=self.y[which],
+            use=self.use[which],
+            warnings=tuple(self.warnings[b] for b in which),
+        )
+
+    def rows(self, keep: np.ndarray) -> Batch:
+        """The same problems on some of the rows, by mask or index array."""
+        return replace(
+            self,
+            points=self.points.select(keep),
+            y=self.y[:, keep],
+            use=self.use[:, keep],
+            mixture_ids=self.mixture_ids[keep],
+            run_ids=self.run_ids[keep],
+        )
+
+    def times(self, use: np.ndarray, copies_of: Sequence[int] | np.ndarray) -> Batch:
+        """Problem `copies_of[k]` for every k, its row weights multiplied by `use[k]`, (k, n)."""
+        copied = self.select(copies_of)
+        return replace(copied, use=copied.use * use)
 
 
 class Fitted(ABC):
@@ -133,8 +101,9 @@ class Fitted(ABC):
     def gradient(self, points: Points) -> np.ndarray:
         """Slopes (n, M) in the proportions, each taken as free (not confined to the simplex)."""
 
+    @property
     @abstractmethod
-    def warm_start(self) -> Start | None:
+    def start(self) -> Start | None:
         """Where a fit to nearly the same rows should begin."""
 
     @abstractmethod
@@ -143,7 +112,7 @@ class Fitted(ABC):
 
 
 class Recipe(ABC):
-    """Something that can be fitted to one target.
+    """Something that can be fitted to targets.
 
     Attributes:
         name: unique in the catalogue.
@@ -161,40 +130,66 @@ class Recipe(ABC):
     convex: bool
 
     @abstractmethod
-    def fit_rows(self, rows: TargetRows, *, seed: int = 0, warm: Start | None = None) -> Fitted:
-        """Fit to prepared rows. Raises: FitError: the rows cannot identify the recipe."""
+    def fit_batch(
+        self, batch: Batch, *, seed: int = 0, starts: Sequence[Start | None] | None = None
+    ) -> list[Fitted]:
+        """Fit every problem.
 
-    def check(self, rows: TargetRows) -> None:
-        """Raise FitError when the target is constant, or an input is unknown or does not vary."""
-        if np.std(rows.y) <= 1e-12 * np.max(np.abs(rows.y)):
-            raise FitError(
-                f"{rows.target!r} is constant ({rows.y[0]:g} in all {len(rows.y)} rows), so "
-                "nothing can be learned from it; check the column or drop the target"
-            )
+        Args:
+            batch: B problems.
+            seed: of starting points.
+            starts: one per problem, to begin from (and whose noise to keep, where it says so).
+        Raises: FitError: some rows cannot identify the recipe.
+        """
+
+    def check(self, batch: Batch) -> None:
+        """Raise FitError when a target is constant, or an input is unknown or does not vary."""
+        used = batch.use > 0
+        for target, y, rows in zip(batch.targets, batch.y, used, strict=True):
+            y = y[rows]
+            if len(y) == 0:
+                raise FitError(f"{target!r} has no usable row; measure it on some finished runs")
+            if np.std(y) <= 1e-12 * np.max(np.abs(y)):
+                raise FitError(
+                    f"{target!r} is constant ({y[0]:g} in all {len(y)} rows), so "
+                    "nothing can be learned from it; check the column or drop the target"
+                )
         for axis in AXES:
             if axis not in self.needs:
                 continue
-            counts = getattr(rows.points, axis)
-            if np.isnan(counts).any():
-                raise FitError(
-                    f"law {self.name!r} reads {axis}, which {int(np.isnan(counts).sum())} of "
-                    f"{len(counts)} rows of {rows.target!r} lack; add the column or choose a law "
-                    "of the mixture alone"
-                )
-            if scale_levels(counts).max() < 1:
-                raise FitError(
-                    f"law {self.name!r} needs at least 2 different values of {axis}, "
-                    f"{rows.target!r} has 1 ({counts[0]:g}); train another or choose a law "
-                    f"without {axis}"
-                )
+            counts = getattr(batch.points, axis)
+            for target, rows in _distinct_rows(batch.targets, used):
+                if np.isnan(counts[rows]).any():
+                    raise FitError(
+                        f"law {self.name!r} reads {axis}, which {int(np.isnan(counts[rows]).sum())}"
+                        f" of {rows.sum()} rows of {target!r} lack; add the column or choose a law "
+                        "of the mixture alone"
+                    )
+                if scale_levels(counts[rows]).max() < 1:
+                    raise FitError(
+                        f"law {self.name!r} needs at least 2 different values of {axis}, "
+                        f"{target!r} has 1 ({counts[rows][0]:g}); train another or choose a law "
+                        f"without {axis}"
+                    )
+
+
+def _distinct_rows(targets: Sequence[str], used: np.ndarray):
+    """(target, mask) pairs, each different mask (B, n) once."""
+    seen = set()
+    for target, rows in zip(targets, used, strict=True):
+        if (key := rows.tobytes()) not in seen:
+            seen.add(key)
+            yield target, rows
 
 
 class Law(Recipe):
-    """A formula with analytic derivatives over unconstrained parameters theta (p,).
+    """A formula with analytic derivatives over unconstrained parameters theta.
 
     Signs and bounds are built into the parametrisation (a positive number enters as its log), so
     every theta is admissible. Where some parameters shift each other without changing any
     prediction (a gauge), a prior fixes them and `num_identified` counts the rest.
+
+    All methods take B theta at once, (B, p).
     """
 
     @abstractmethod
@@ -211,64 +206,88 @@ class Law(Recipe):
         carries."""
 
     @abstractmethod
-    def predict(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        """Values (n,)."""
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        """Values (B, n)."""
 
     @abstractmethod
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        """Values (n,) and their derivatives (n, p) in theta."""
+        """Values (B, n) and their derivatives (B, n, p) in theta."""
 
     @abstractmethod
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        """Derivatives (n, M) in the proportions."""
+        """Derivatives (B, n, M) in the proportions."""
 
     @abstractmethod
-    def prior(self, points: Points, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Independent Gaussians over theta: mean (p,), standard deviation (p,), inf where free."""
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Independent Gaussians over theta for targets of mean `level` (B,): mean (B, p), standard
+        deviation (B, p), inf where free."""
 
-    def jacobian(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        """Derivatives (n, p) in theta."""
-        return self.evaluate(theta, points)[1]
-
-    def start(self, points: Points, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random theta (p,) near the prior mean, for multistart."""
-        mean, sd = self.prior(points, y)
-        return mean + np.minimum(sd, 1.0) * rng.normal(size=len(mean))
-
-    def for_target(self, own: int | None) -> Law:
-        """This law specialised to a target whose own domain has index `own` (None: has none)."""
+    def for_targets(self, own: np.ndarray | None) -> Law:
+        """This law specialised to B targets with own domains `own` (B,) (None: without)."""
         return self
 
-    def fit_rows(self, rows: TargetRows, *, seed: int = 0, warm: Start | None = None) -> FittedLaw:
-        """Maximum a posteriori by multistart least squares; see `solver.solve`.
+    def fit_batch(
+        self, batch: Batch, *, seed: int = 0, starts: Sequence[Start | None] | None = None
+    ) -> list[Fitted]:
+        """Maximum a posteriori by Levenberg-Marquardt; see `solver.solve`.
 
         Raises: FitError: too few runs, an unknown or constant input, a constant target.
         """
-        self.check(rows)
-        num_domains = rows.points.weights.shape[1]
+        self.check(batch)
+        self._check_number_of_runs(batch)
+        fitted: dict[int, Fitted] = {}
+        for has_own in (True, False):
+            which = np.flatnonzero((batch.own >= 0) == has_own)
+            if len(which):
+                part = None if starts is None else [starts[b] for b in which.tolist()]
+                found = self._fit_alike(batch.select(which), seed, part)
+                fitted |= dict(zip(which.tolist(), found, strict=True))
+        return [fitted[b] for b in range(len(batch))]
+
+    def _fit_alike(
+        self, batch: Batch, seed: int, starts: Sequence[Start | None] | None
+    ) -> list[FittedLaw]:
+        """Fit problems that all have an own domain, or all have none."""
+        solution = solve(self, batch, seed=seed, starts=starts)
+        loose = (
+            f"law {self.name}: loose parameters, condition number {condition:.1e}"
+            if condition > LOOSE
+            else None
+            for condition in solution.condition
+        )
+        return [
+            FittedLaw(
+                law=self,
+                theta=solution.theta[b],
+                target=batch.targets[b],
+                domains=batch.domains,
+                own=int(batch.own[b]) if batch.own[b] >= 0 else None,
+                diagnostics=Diagnostics(
+                    float(solution.rmse[b]), float(solution.condition[b]), float(solution.noise[b])
+                ),
+                warnings=batch.warnings[b] + ((text,) if text else ()),
+            )
+            for b, text in enumerate(loose)
+        ]
+
+    def _check_number_of_runs(self, batch: Batch) -> None:
+        num_domains = len(batch.domains)
         required = self.num_required(num_domains)
         # At one scale another seed of a mixture says nothing about the law.
-        what, given = "runs", rows.num_runs
-        if not self.axes:
-            what, given = "mixtures", len(np.unique(rows.mixture_ids))
-        if given < required:
-            raise FitError(
-                f"law {self.name!r} needs at least {required} distinct {what} for {num_domains} "
-                f"domains ({self.num_identified(num_domains)} identified parameters), "
-                f"{rows.target!r} has {given}; train {required - given} more or choose a law "
-                "with fewer parameters"
-            )
-        law = self.for_target(rows.own)
-        solution = solve(law, rows.points, rows.y, groups=rows.mixture_ids, seed=seed, warm=warm)
-        return FittedLaw(
-            law=law,
-            theta=solution.theta,
-            target=rows.target,
-            domains=rows.domains,
-            own=rows.own,
-            diagnostics=Diagnostics(solution.rmse, solution.condition, solution.noise),
-            warnings=rows.warnings + solution.warnings,
-        )
+        what, ids = ("runs", batch.run_ids) if self.axes else ("mixtures", batch.mixture_ids)
+        for target, rows in _distinct_rows(batch.targets, batch.use > 0):
+            given = len(np.unique(ids[rows]))
+            if given < required:
+                raise FitError(
+                    f"law {self.name!r} needs at least {required} distinct {what} for "
+                    f"{num_domains} domains ({self.num_identified(num_domains)} identified "
+                    f"parameters), {target!r} has {given}; train {required - given} more or choose "
+                    "a law with fewer parameters"
+                )
+
+
+LOOSE = 1e7
+"""A condition number from which the parameters are reported as loose."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +297,7 @@ class Diagnostics:
     Attributes:
         rmse: of the training rows, in the target's unit.
         condition: condition number of the Jacobian with its prior rows, columns scaled to length
-            one; above 1e8 the parameters (not necessarily the predictions) are loose.
+            one; above 1e7 the parameters (not necessarily the predictions) are loose.
         noise: the noise variance that approximate leave-one-mixture-out chose, as a share of
             the target's variance; the larger, the stronger the prior.
     """
@@ -293,7 +312,7 @@ class FittedLaw(Fitted):
     """A law with its parameters for one target.
 
     Attributes:
-        law: the formula, specialised to the target.
+        law: the formula.
         theta: (p,).
         own: index of the target's own domain or None.
         diagnostics: how the fit went.
@@ -312,13 +331,18 @@ class FittedLaw(Fitted):
     def recipe(self) -> Law:
         return self.law
 
+    @cached_property
+    def _law(self) -> Law:
+        return self.law.for_targets(None if self.own is None else np.array([self.own]))
+
     def predict(self, points: Points) -> np.ndarray:
-        return self.law.predict(self.theta, points)
+        return self._law.value(self.theta[None], points)[0]
 
     def gradient(self, points: Points) -> np.ndarray:
-        return self.law.gradient(self.theta, points)
+        return self._law.gradient(self.theta[None], points)[0]
 
-    def warm_start(self) -> Start:
+    @property
+    def start(self) -> Start:
         return Start(self.theta, self.diagnostics.noise)
 
     def to_dict(self) -> dict[str, Any]:
@@ -342,7 +366,7 @@ class FittedLaw(Fitted):
         if not isinstance(law, Law):
             raise FitError(f"{data['law']!r} is not a law of one formula")
         return cls(
-            law=law.for_target(data["own"]),
+            law=law,
             theta=np.array(data["theta"], float),
             target=data["target"],
             domains=tuple(data["domains"]),

@@ -7,8 +7,9 @@ from typing import Any
 
 from mixlaw.errors import FitError
 from mixlaw.laws import effective, joint, mixing, scaling
-from mixlaw.laws.base import Axes, Fitted, FittedLaw, Recipe
+from mixlaw.laws.base import Fitted, FittedLaw, Recipe
 from mixlaw.laws.nested import FittedNested, NestedPipeline
+from mixlaw.laws.points import Axes
 
 NO_AXES: Axes = {}
 Factory = Callable[[Axes], Recipe]

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlaw.laws.base import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Law, Points
+from mixlaw.laws.base import Law
+from mixlaw.laws.points import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Points
 from mixlaw.laws.scaling import SYMBOL, Decay, scale_terms
 from mixlaw.laws.terms import Constant, One, Term, TermLaw, bounded_exp
 
@@ -42,11 +43,11 @@ class EffectiveData(Term):
     needs = frozenset({MIXTURE})
     num_gauges = 1
 
-    def __init__(self, own: int | None = None):
+    def __init__(self, own: np.ndarray | None = None):
         self.own = own
         self.num_exponents = 1 if own is None else 2
 
-    def for_target(self, own: int | None) -> Term:
+    def for_targets(self, own: np.ndarray | None) -> Term:
         return EffectiveData(own)
 
     def num_parameters(self, num_domains: int) -> int:
@@ -56,67 +57,91 @@ class EffectiveData(Term):
         """All but the level and one weight: four runs give an answer, if a cautious one."""
         return self.num_parameters(num_domains) - self.num_gauges - 2
 
-    def _shape(self, theta: np.ndarray, weights: np.ndarray):
-        """phi and its derivative in logit g, each (n, M), the weights w (1 + M,), and what the
-        derivative in r needs: g (M,), (r + eps)^g (n, M) and the span of phi (M,)."""
-        num_domains = weights.shape[1]
-        logits = np.full(num_domains, theta[2])
+    def _per_domain(self, exponents: np.ndarray, num_domains: int) -> np.ndarray:
+        """(B, 1 or 2) numbers for the others and the own domain -> (B, M)."""
+        out = np.repeat(exponents[:, :1], num_domains, axis=1)
         if self.own is not None:
-            logits[self.own] = theta[3]
-        sigmoid = 1 / (1 + bounded_exp(-logits))
-        g = LOWEST_G + (1 - LOWEST_G) * sigmoid
+            out[np.arange(len(out)), self.own] = exponents[:, 1]
+        return out
+
+    def _shape(self, theta: np.ndarray, weights: np.ndarray):
+        """Of m mixtures: phi (B, m, M), log(r + eps) (m, M), (r + eps)^g (B, m, M), and per domain
+        (B, 1, M) each: g, its slope in the logit, eps^g and the span of phi; w_0..w_M (B, 1 + M).
+        """
+        num_domains = weights.shape[1]
+        sigmoid = 1 / (1 + bounded_exp(-theta[:, 2 : 2 + self.num_exponents]))
+        exponents = LOWEST_G + (1 - LOWEST_G) * sigmoid
+        slopes = (1 - LOWEST_G) * sigmoid * (1 - sigmoid)
+        g = self._per_domain(exponents, num_domains)[:, None, :]
+        slope = self._per_domain(slopes, num_domains)[:, None, :]
         log_r = np.log(weights + EPS)
         power = np.exp(g * log_r)
-        low, high = np.exp(g * np.log(EPS)), np.exp(g * np.log1p(EPS))
-        span = high - low
-        phi = (power - low) / span
-        low_slope, high_slope = low * np.log(EPS), high * np.log1p(EPS)
-        in_g = (power * log_r - low_slope - phi * (high_slope - low_slope)) / span
-        in_logit = in_g * ((1 - LOWEST_G) * sigmoid * (1 - sigmoid))
-        return phi, in_logit, bounded_exp(theta[2 + self.num_exponents :]), (g, power, span)
+        low = np.exp(g * np.log(EPS))
+        span = np.exp(g * np.log1p(EPS)) - low
+        w = bounded_exp(theta[:, 2 + self.num_exponents :])
+        return (power - low) / span, log_r, power, (g, slope, low, span), w
+
+    @staticmethod
+    def _data(phi: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """S (B, m)."""
+        return w[:, :1] + (phi @ w[:, 1:, None])[:, :, 0]
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, _, w, _ = self._shape(theta, points.weights)
-        return bounded_exp(theta[0] - bounded_exp(theta[1]) * np.log(w[0] + phi @ w[1:]))
+        mixtures, which = points.distinct_mixtures
+        phi, _, _, _, w = self._shape(theta, mixtures)
+        log_data = np.log(self._data(phi, w))
+        value = bounded_exp(theta[:, :1] - bounded_exp(theta[:, 1:2]) * log_data)
+        return value if which is None else value[:, which]
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         mixtures, which = points.distinct_mixtures
-        phi, in_logit, w, _ = self._shape(theta, mixtures)
-        a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
+        phi, log_r, power, (_, g_slope, low, span), w = self._shape(theta, mixtures)
+        a, data = bounded_exp(theta[:, 1:2]), self._data(phi, w)
         log_data = np.log(data)
-        value = bounded_exp(theta[0] - a * log_data)
-        slope = (-a * value / data)[:, None]  # of the value in S
-        by_domain = in_logit * w[1:]
-        jacobian = np.empty((len(mixtures), len(theta)))
-        jacobian[:, 0] = value
-        jacobian[:, 1] = -a * log_data * value
-        jacobian[:, 2] = slope[:, 0] * by_domain.sum(axis=1)
-        if self.own is not None:
-            own_part = slope[:, 0] * by_domain[:, self.own]
-            jacobian[:, 2] -= own_part
-            jacobian[:, 3] = own_part
+        value = bounded_exp(theta[:, :1] - a * log_data)
+        slope = -a * value / data  # of the value in S
         first = 2 + self.num_exponents
-        jacobian[:, first] = slope[:, 0] * w[0]
-        jacobian[:, first + 1 :] = slope * w[1:] * phi
-        return value[which], jacobian[which]
+        jacobian = np.empty((*value.shape, theta.shape[1]))
+        jacobian[:, :, 0] = value
+        jacobian[:, :, 1] = -a * log_data * value
+        jacobian[:, :, first] = slope * w[:, :1]
+        jacobian[:, :, first + 1 :] = phi
+        jacobian[:, :, first + 1 :] *= slope[:, :, None] * w[:, None, 1:]
+        # d phi / d g = ((r + eps)^g log(r + eps) - low' - phi (high' - low')) / span; the part
+        # in `power` is summed over domains as a product of matrices.
+        factor = w[:, None, 1:] * g_slope / span
+        low_slope = low * np.log(EPS)
+        span_slope = (low + span) * np.log1p(EPS) - low_slope
+        power *= log_r
+        in_g = power @ factor.transpose(0, 2, 1) - phi @ (factor * span_slope).transpose(0, 2, 1)
+        in_g = in_g[:, :, 0] - (factor * low_slope).sum(axis=2)
+        if self.own is not None:
+            each = np.arange(len(theta))
+            own = power[each, :, self.own] - phi[each, :, self.own] * span_slope[each, :, self.own]
+            own = (own - low_slope[each, :, self.own]) * factor[each, :, self.own]
+            in_g -= own
+            jacobian[:, :, 3] = slope * own
+        jacobian[:, :, 2] = slope * in_g
+        return (value, jacobian) if which is None else (value[:, which], jacobian[:, which])
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        phi, _, w, (g, power, span) = self._shape(theta, points.weights)
+        phi, _, power, (g, _, _, span), w = self._shape(theta, points.weights)
         in_r = g * power / ((points.weights + EPS) * span)
-        a, data = bounded_exp(theta[1]), w[0] + phi @ w[1:]
-        value = bounded_exp(theta[0] - a * np.log(data))
-        return (-a * value / data)[:, None] * w[1:] * in_r
+        a, data = bounded_exp(theta[:, 1:2]), self._data(phi, w)
+        value = bounded_exp(theta[:, :1] - a * np.log(data))
+        return (-a * value / data)[:, :, None] * w[:, None, 1:] * in_r
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        num_weights = 1 + points.weights.shape[1]
-        weight_sd = np.full(num_weights, W_SD)
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        num_problems, num_weights = len(level), 1 + points.weights.shape[1]
+        weight_sd = np.full((num_problems, num_weights), W_SD)
         if self.own is not None:
-            weight_sd[1 + self.own] = OWN_W_SD
+            weight_sd[np.arange(num_problems), 1 + self.own] = OWN_W_SD
         exponents = np.full(self.num_exponents, G_LOGIT_MEAN)
-        mean = np.concatenate([[0.0, LOG_A_MEAN], exponents, np.zeros(num_weights)])
-        mean[0] = np.log(level) - float(np.mean(np.log(self.value(mean, points))))
-        exponent_sd = np.full(self.num_exponents, G_LOGIT_SD)
-        return mean, np.concatenate([[np.inf, LOG_A_SD], exponent_sd, weight_sd])
+        shape = np.concatenate([[0.0, LOG_A_MEAN], exponents, np.zeros(num_weights)])
+        mean = np.tile(shape, (num_problems, 1))
+        mean[:, 0] = np.log(level) - np.mean(np.log(self.value(mean, points)), axis=1)
+        sd = np.concatenate([[np.inf, LOG_A_SD], np.full(self.num_exponents, G_LOGIT_SD)])
+        return mean, np.concatenate([np.tile(sd, (num_problems, 1)), weight_sd], axis=1)
 
 
 def effective() -> Law:

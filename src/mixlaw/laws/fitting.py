@@ -1,46 +1,52 @@
-"""Fit one recipe to one target of a run table."""
+"""Fit one recipe to targets of a run table."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Fitted, Points, Recipe, TargetRows
+from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.points import Points
 from mixlaw.runs import RunTable
 
 
-def target_rows(runs: RunTable, target: str) -> TargetRows:
-    """The rows of `runs` on which `target` can be fitted; what is left out becomes a warning.
+def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
+    """The targets of `runs` as problems; what is left out becomes a warning.
 
     Raises:
         RunTableError: no such target.
-        FitError: no usable row.
+        FitError: a target has no usable row.
     """
-    values = runs.column(target)
+    values = np.stack([runs.column(target) for target in targets])
     failed = runs.status != "done"
     missing = ~failed & np.isnan(values)
     warnings = []
-    if failed.any():
-        labels = ", ".join(sorted(set(runs.label[failed]))[:5])
-        warnings.append(f"{target}: left out {failed.sum()} rows of failed runs ({labels})")
-    if missing.any():
-        warnings.append(f"{target}: left out {missing.sum()} rows without a value")
-    keep = np.flatnonzero(~failed & ~missing)
-    if len(keep) == 0:
-        raise FitError(
-            f"{target!r} has no usable row among {len(runs)} ({failed.sum()} of failed runs, "
-            f"{missing.sum()} without a value); measure it on some finished runs"
-        )
-    used = runs.select(keep)
-    name = target.partition("/")[2]
-    return TargetRows(
-        target=target,
+    for target, without in zip(targets, missing, strict=True):
+        texts = []
+        if failed.any():
+            labels = ", ".join(sorted(set(runs.label[failed]))[:5])
+            texts.append(f"{target}: left out {failed.sum()} rows of failed runs ({labels})")
+        if without.any():
+            texts.append(f"{target}: left out {without.sum()} rows without a value")
+        if np.all(failed | without):
+            raise FitError(
+                f"{target!r} has no usable row among {len(runs)} ({failed.sum()} of failed runs, "
+                f"{without.sum()} without a value); measure it on some finished runs"
+            )
+        warnings.append(tuple(texts))
+    names = [target.partition("/")[2] for target in targets]
+    use = ~(failed | missing)
+    return Batch(
+        targets=tuple(targets),
         domains=runs.domains,
-        own=runs.domains.index(name) if name in runs.domains else None,
-        points=Points.of(used),
-        y=values[keep],
-        mixture_ids=used.mixture_ids(),
-        num_runs=len(set(used.run)),
+        own=np.array([runs.domains.index(n) if n in runs.domains else -1 for n in names]),
+        points=Points.of(runs),
+        y=np.where(use, values, 0.0),
+        use=use.astype(float),
+        mixture_ids=runs.mixture_ids(),
+        run_ids=np.unique(runs.run, return_inverse=True)[1].reshape(-1),
         warnings=tuple(warnings),
     )
 
@@ -57,4 +63,4 @@ def fit(recipe: Recipe, runs: RunTable, *, target: str, seed: int = 0) -> Fitted
     Raises: FitError: too few distinct runs, a constant target, an input that is unknown or the
         same everywhere; the message has the numbers and the remedy.
     """
-    return recipe.fit_rows(target_rows(runs, target), seed=seed)
+    return recipe.fit_batch(batch_of(runs, [target]), seed=seed)[0]

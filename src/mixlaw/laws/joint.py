@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mixlaw.laws.base import Axes, Law
+from mixlaw.laws.base import Law
 from mixlaw.laws.mixing import Exponential, SumOfExponentials
+from mixlaw.laws.points import Axes
 from mixlaw.laws.scaling import SYMBOL, scale_terms
 from mixlaw.laws.terms import One, TermLaw
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlaw.laws.base import MIXTURE, Law, Points
+from mixlaw.laws.base import Law
+from mixlaw.laws.points import MIXTURE, Points
 from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
 
 SLOPE_SD = 2.0
@@ -22,6 +23,17 @@ class _MixtureTerm(Term):
     needs = frozenset({MIXTURE})
 
 
+def _with_column_of_ones(features: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones(len(features)), features])
+
+
+def _free_level(level: np.ndarray, num_slopes: int, sd: float):
+    """Prior of (level, slopes): the level free, the slopes around 0."""
+    mean = np.concatenate([np.log(level)[:, None], np.zeros((len(level), num_slopes))], axis=1)
+    spread = np.concatenate([[np.inf], np.full(num_slopes, sd)])
+    return mean, np.tile(spread, (len(level), 1))
+
+
 class Exponential(_MixtureTerm):
     """exp(level + sum_j t_j r_j). Theta is (level, t_1..t_M).
 
@@ -34,20 +46,18 @@ class Exponential(_MixtureTerm):
     def num_parameters(self, num_domains: int) -> int:
         return 1 + num_domains
 
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return bounded_exp(theta[:, :1] + theta[:, 1:] @ points.weights.T)
+
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         value = self.value(theta, points)
-        return value, value[:, None] * np.column_stack([np.ones(len(points)), points.weights])
-
-    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        return bounded_exp(theta[0] + points.weights @ theta[1:])
+        return value, value[:, :, None] * _with_column_of_ones(points.weights)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        return self.value(theta, points)[:, None] * theta[1:]
+        return self.value(theta, points)[:, :, None] * theta[:, None, 1:]
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        num_domains = points.weights.shape[1]
-        mean = np.concatenate([[np.log(level)], np.zeros(num_domains)])
-        return mean, np.concatenate([[np.inf], np.full(num_domains, SLOPE_SD)])
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _free_level(level, points.weights.shape[1], SLOPE_SD)
 
 
 class SumOfExponentials(_MixtureTerm):
@@ -64,25 +74,30 @@ class SumOfExponentials(_MixtureTerm):
 
     def _terms(self, theta: np.ndarray, points: Points) -> np.ndarray:
         num_domains = points.weights.shape[1]
-        return bounded_exp(theta[:-num_domains] + theta[-num_domains:] * points.weights)
+        levels, slopes = theta[:, None, :-num_domains], theta[:, None, -num_domains:]
+        return bounded_exp(levels + slopes * points.weights)
+
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self._terms(theta, points).sum(axis=2)
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         terms = self._terms(theta, points)
-        value = terms.sum(axis=1)
-        levels = value[:, None] if self.shared else terms
-        return value, np.concatenate([levels, terms * points.weights], axis=1)
+        value = terms.sum(axis=2)
+        levels = value[:, :, None] if self.shared else terms
+        return value, np.concatenate([levels, terms * points.weights], axis=2)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        return self._terms(theta, points) * theta[-points.weights.shape[1] :]
+        return self._terms(theta, points) * theta[:, None, -points.weights.shape[1] :]
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        num_domains = points.weights.shape[1]
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        num_problems, num_domains = len(level), points.weights.shape[1]
         num_levels = 1 if self.shared else num_domains
-        levels = np.full(num_levels, np.log(level / num_domains))
-        level_sd = np.inf if self.shared else 2.0
+        levels = np.tile(np.log(level / num_domains)[:, None], (1, num_levels))
+        level_sd = np.full((num_problems, num_levels), np.inf if self.shared else 2.0)
+        slopes = np.zeros((num_problems, num_domains))
         return (
-            np.concatenate([levels, np.zeros(num_domains)]),
-            np.concatenate([np.full(num_levels, level_sd), np.full(num_domains, SLOPE_SD)]),
+            np.concatenate([levels, slopes], axis=1),
+            np.concatenate([level_sd, slopes + SLOPE_SD], axis=1),
         )
 
 
@@ -99,8 +114,8 @@ class ExponentialOfProduct(_MixtureTerm):
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         product = np.prod(points.weights * points.weights.shape[1], axis=1)
-        value = bounded_exp(theta[0] + theta[1] * product)
-        return value, value[:, None] * np.column_stack([np.ones(len(points)), product])
+        value = bounded_exp(theta[:, :1] + theta[:, 1:] * product)
+        return value, value[:, :, None] * _with_column_of_ones(product[:, None])
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
         num_domains = points.weights.shape[1]
@@ -108,10 +123,11 @@ class ExponentialOfProduct(_MixtureTerm):
         others = np.stack(
             [np.prod(np.delete(scaled, j, axis=1), axis=1) for j in range(num_domains)], axis=1
         )
-        return self.value(theta, points)[:, None] * theta[1] * num_domains * others
+        slope = self.value(theta, points) * theta[:, 1:] * num_domains
+        return slope[:, :, None] * others
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([np.log(level), 0.0]), np.array([np.inf, 1.0])
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _free_level(level, 1, 1.0)
 
 
 class PowerProduct(_MixtureTerm):
@@ -125,19 +141,20 @@ class PowerProduct(_MixtureTerm):
     def num_parameters(self, num_domains: int) -> int:
         return 1 + num_domains
 
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return bounded_exp(theta[:, :1] + theta[:, 1:] @ np.log(points.weights + LOG_FLOOR).T)
+
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        value = self.value(theta, points)
         logs = np.log(points.weights + LOG_FLOOR)
-        value = bounded_exp(theta[0] + logs @ theta[1:])
-        return value, value[:, None] * np.column_stack([np.ones(len(points)), logs])
+        return value, value[:, :, None] * _with_column_of_ones(logs)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
         value = self.value(theta, points)
-        return value[:, None] * theta[1:] / (points.weights + LOG_FLOOR)
+        return value[:, :, None] * theta[:, None, 1:] / (points.weights + LOG_FLOOR)
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        num_domains = points.weights.shape[1]
-        mean = np.concatenate([[np.log(level)], np.zeros(num_domains)])
-        return mean, np.concatenate([[np.inf], np.full(num_domains, 0.1)])
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _free_level(level, points.weights.shape[1], 0.1)
 
 
 def m1() -> Law:

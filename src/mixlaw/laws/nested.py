@@ -12,26 +12,16 @@ Source: Ye et al., "Data Mixing Laws", arXiv 2403.16952, section 4.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import (
-    MIXTURE,
-    NUM_PARAMS,
-    TRAIN_TOKENS,
-    Axes,
-    Fitted,
-    FittedLaw,
-    Points,
-    Recipe,
-    TargetRows,
-    scale_levels,
-)
+from mixlaw.laws.base import Batch, Fitted, FittedLaw, Recipe
 from mixlaw.laws.mixing import m4
+from mixlaw.laws.points import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Points, scale_levels
 from mixlaw.laws.solver import Start
 
 EXPONENT_BOUNDS = (0.02, 2.0)
@@ -127,28 +117,36 @@ class NestedPipeline(Recipe):
         stages = [("steps", TRAIN_TOKENS), ("size", NUM_PARAMS)]
         self.formula = " -> ".join([name for name, axis in stages if axis in axes] + ["m4"])
 
-    def fit_rows(self, rows: TargetRows, *, seed: int = 0, warm: Start | None = None) -> Fitted:
+    def fit_batch(
+        self, batch: Batch, *, seed: int = 0, starts: Sequence[Start | None] | None = None
+    ) -> list[Fitted]:
         """Fit the first two stages; the mixing law is fitted when a target scale is asked for.
 
         Raises: FitError: fewer than three sizes or horizons, or too few mixtures that have them.
         """
-        self.check(rows)
-        points = rows.points
-        sizes = self._levels(points, NUM_PARAMS, rows.target)
-        horizons = self._levels(points, TRAIN_TOKENS, rows.target)
-        ids, mixture = np.unique(rows.mixture_ids, return_inverse=True)
+        self.check(batch)
+        singles = (batch.select([b]).rows(batch.use[b] > 0) for b in range(len(batch)))
+        starts = starts or [None] * len(batch)
+        return [self._fit_one(one, start) for one, start in zip(singles, starts, strict=True)]
+
+    def _fit_one(self, batch: Batch, start: Start | None) -> Fitted:
+        """Fit a batch of one problem that uses all its rows."""
+        points, y_of_rows, target = batch.points, batch.y[0], batch.targets[0]
+        sizes = self._levels(points, NUM_PARAMS, target)
+        horizons = self._levels(points, TRAIN_TOKENS, target)
+        ids, mixture = np.unique(batch.mixture_ids, return_inverse=True)
         weights = points.weights[np.unique(mixture, return_index=True)[1]]
         steps: list[PowerStage] = []
         table = np.full((len(ids), sizes.max() + 1), np.nan)  # of the value at the longest horizon
         for size in range(sizes.max() + 1):
             at = sizes == size
-            y = _means(rows.y[at], mixture[at], horizons[at], (len(ids), horizons.max() + 1))
+            y = _means(y_of_rows[at], mixture[at], horizons[at], (len(ids), horizons.max() + 1))
             if TRAIN_TOKENS in self.axes:
                 trained = np.isfinite(y).any(axis=0)
                 if trained.sum() < NEEDED_LEVELS:
                     raise FitError(
                         f"the nested pipeline needs {NEEDED_LEVELS} horizons at each size, "
-                        f"{rows.target!r} has {trained.sum()} at one; train more horizons or "
+                        f"{target!r} has {trained.sum()} at one; train more horizons or "
                         "choose a joint law"
                     )
                 counts = _level_means(points.train_tokens, horizons)[trained]
@@ -157,13 +155,13 @@ class NestedPipeline(Recipe):
                 table[:, size] = y[:, 0]
         fitted = FittedNested(
             pipeline=self,
-            target=rows.target,
-            domains=rows.domains,
+            target=target,
+            domains=batch.domains,
             weights=weights,
             sizes=_level_means(points.num_params, sizes),
             steps=tuple(steps),
             table=table,
-            warnings=rows.warnings,
+            warnings=batch.warnings[0],
         )
         longest = float(points.train_tokens.max())
         usable = int(np.isfinite(fitted.extrapolate(fitted.sizes[-1], longest)).sum())
@@ -171,11 +169,11 @@ class NestedPipeline(Recipe):
         if usable < needed:
             raise FitError(
                 f"the nested pipeline needs {needed} mixtures with two sizes and two horizons "
-                f"for {weights.shape[1]} domains, {rows.target!r} has {usable}; "
+                f"for {weights.shape[1]} domains, {target!r} has {usable}; "
                 "train more or choose a joint law"
             )
-        largest = replace(fitted, mixing_start=warm).mixing_law(fitted.sizes[-1], longest)
-        return replace(fitted, mixing_start=largest.warm_start())
+        largest = replace(fitted, mixing_start=start).mixing_law(fitted.sizes[-1], longest)
+        return replace(fitted, mixing_start=largest.start)
 
     def _levels(self, points: Points, axis: str, target: str) -> np.ndarray:
         """(n,) level of each row along an axis; all zero when the axis is not used."""
@@ -235,16 +233,20 @@ class FittedNested(Fitted):
         if key not in self._at_scale:
             y = self.extrapolate(*key)
             kept = np.isfinite(y)
-            rows = TargetRows(
-                target=self.target,
+            batch = Batch(
+                targets=(self.target,),
                 domains=self.domains,
-                own=None,
+                own=np.array([-1]),
                 points=Points.at(self.weights[kept]),
-                y=y[kept],
+                y=y[kept][None],
+                use=np.ones((1, kept.sum())),
                 mixture_ids=np.arange(kept.sum()),
-                num_runs=int(kept.sum()),
+                run_ids=np.arange(kept.sum()),
+                warnings=((),),
             )
-            self._at_scale[key] = m4().fit_rows(rows, warm=self.mixing_start)
+            law = m4().fit_batch(batch, starts=self.mixing_start and [self.mixing_start])[0]
+            assert isinstance(law, FittedLaw)
+            self._at_scale[key] = law
         return self._at_scale[key]
 
     def predict(self, points: Points) -> np.ndarray:
@@ -253,7 +255,8 @@ class FittedNested(Fitted):
     def gradient(self, points: Points) -> np.ndarray:
         return self._by_scale(points, lambda law, part: law.gradient(part))
 
-    def warm_start(self) -> Start | None:
+    @property
+    def start(self) -> Start | None:
         return self.mixing_start
 
     def _by_size(self, train_tokens: float) -> np.ndarray:

@@ -11,7 +11,8 @@ from operator import add
 
 import numpy as np
 
-from mixlaw.laws.base import NUM_PARAMS, TRAIN_TOKENS, Axes, Law, Points
+from mixlaw.laws.base import Law
+from mixlaw.laws.points import NUM_PARAMS, TRAIN_TOKENS, Axes, Points
 from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
 
 EXPONENT_MEAN, EXPONENT_SD = np.log(0.3), 0.5
@@ -41,21 +42,25 @@ class Decay(Term):
     def num_carried(self, num_domains: int) -> int:
         return 1
 
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        logs = np.log(getattr(points, self.axis) / self.reference)
+        level = theta[:, :1] if self.amplitude else 0.0
+        return bounded_exp(level - bounded_exp(theta[:, -1:]) * logs)
+
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
         logs = np.log(getattr(points, self.axis) / self.reference)
-        exponent = bounded_exp(theta[-1])
-        value = bounded_exp((theta[0] if self.amplitude else 0.0) - exponent * logs)
-        jacobian = np.empty((len(points), len(theta)))
-        jacobian[:, 0] = value
-        jacobian[:, -1] = -value * exponent * logs
+        value = self.value(theta, points)
+        jacobian = np.repeat(value[:, :, None], theta.shape[1], axis=2)
+        jacobian[:, :, -1] *= -bounded_exp(theta[:, -1:]) * logs
         return value, jacobian
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        mean, sd = [EXPONENT_MEAN], [EXPONENT_SD]
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.full((len(level), 1), EXPONENT_MEAN)
+        sd = np.full((len(level), 1), EXPONENT_SD)
         if self.amplitude:
-            mean.insert(0, np.log(level))
-            sd.insert(0, np.inf)
-        return np.array(mean), np.array(sd)
+            mean = np.concatenate([np.log(level)[:, None], mean], axis=1)
+            sd = np.concatenate([np.full((len(level), 1), np.inf), sd], axis=1)
+        return mean, sd
 
 
 def scale_terms(axes: Axes) -> Term:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import AXES, Fitted, Points
-from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted, make
-from mixlaw.laws.fitting import fit, target_rows
+from mixlaw.laws.base import Fitted
+from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted
+from mixlaw.laws.fitting import batch_of
+from mixlaw.laws.points import AXES, Points
 from mixlaw.laws.uncertainty import HeldOut
 from mixlaw.laws.validation import CrossValidation, cross_validate, scale_ids, varying_axes
 from mixlaw.runs import VERIFY, RunTable
@@ -226,21 +227,26 @@ def fit_laws(
     validation = cross_validate(used, targets, candidates=candidates, seed=seed)
     axes, ranking = varying_axes(used.done()), validation.ranking()
     name, *others = ranking
-    laws = {target: fit(make(name, axes), used, target=target, seed=seed) for target in targets}
+    laws = validation.fits[name].full
     rivals = {
-        other: {
-            target: make(other, axes).fit_rows(target_rows(used, target), warm=start)
-            for target, start in validation.starts[other].items()
-        }
+        other: validation.fits[other].full
         for other in others
         if axes and ranking[other] <= RIVAL_ERROR * ranking[name]
     }
     held_out = HeldOut.of(validation, name)
-    warnings = [text for fitted in laws.values() for text in fitted.warnings]
+    warnings = [text for texts in batch_of(used, targets).warnings for text in texts]
+    warnings += [text for fitted in laws.values() for text in fitted.warnings]
     warnings += _scale_warnings(held_out)
     at_largest = _at_largest(used.done(), targets, seed) if axes else None
     return FittedLaws(
-        name, laws, rivals, runs.domains, held_out, validation, at_largest, tuple(warnings)
+        law=name,
+        laws=laws,
+        rivals=rivals,
+        domains=runs.domains,
+        held_out=held_out,
+        cross_validation=validation,
+        at_largest=at_largest,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 

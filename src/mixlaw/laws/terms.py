@@ -3,6 +3,8 @@
 A term is a positive function of a point with its own slice of theta; `a + b` and `a * b` are terms
 again. A new law is one expression over terms, and its Jacobian, gradient, prior, parameter count
 and convexity follow from the parts.
+
+Every array leads with B, the problems (targets, folds, resamples) evaluated at once.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from operator import add, mul
 
 import numpy as np
 
-from mixlaw.laws.base import MIXTURE, Axes, Law, Points
+from mixlaw.laws.base import Law
+from mixlaw.laws.points import MIXTURE, Axes, Points
 
 EXPONENT_LIMIT = 60.0
 
@@ -47,22 +50,22 @@ class Term(ABC):
 
     @abstractmethod
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        """Values (n,) and derivatives (n, p) in theta."""
+        """Values (B, n) and derivatives (B, n, p) in theta (B, p)."""
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        """Values (n,)."""
+        """Values (B, n)."""
         return self.evaluate(theta, points)[0]
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        """Derivatives (n, M) in the proportions; zero unless it reads the mixture."""
-        return np.zeros_like(points.weights)
+        """Derivatives (B, n, M) in the proportions; zero unless it reads the mixture."""
+        return np.zeros((len(theta), *points.weights.shape))
 
     @abstractmethod
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (p,) and sd (p,) of theta, such that at the mean the term is about `level`."""
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (B, p) and sd (B, p) of theta, at whose mean the term is about `level` (B,)."""
 
-    def for_target(self, own: int | None) -> Term:
-        """This term specialised to a target whose own domain has index `own`."""
+    def for_targets(self, own: np.ndarray | None) -> Term:
+        """This term specialised to B targets whose own domains have the indices `own` (B,)."""
         return self
 
     def __add__(self, other: Term) -> Sum:
@@ -79,11 +82,11 @@ class Constant(Term):
         return 1
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        value = np.full(len(points), bounded_exp(theta[0]))
-        return value, value[:, None]
+        value = np.repeat(bounded_exp(theta), len(points), axis=1)
+        return value, value[:, :, None]
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        return np.array([np.log(level)]), np.array([1.0])
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.log(level)[:, None], np.ones((len(level), 1))
 
 
 class One(Term):
@@ -93,13 +96,14 @@ class One(Term):
         return 0
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        return np.ones(len(points)), np.empty((len(points), 0))
+        shape = (len(theta), len(points))
+        return np.ones(shape), np.empty((*shape, 0))
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
-        return np.empty(0), np.empty(0)
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.empty((len(level), 0)), np.empty((len(level), 0))
 
 
-class _Compound(Term):
+class Compound(Term):
     """Terms side by side, each with its slice of theta."""
 
     def __init__(self, parts: Sequence[Term]):
@@ -113,42 +117,43 @@ class _Compound(Term):
     def num_carried(self, num_domains: int) -> int:
         return sum(part.num_carried(num_domains) for part in self.parts)
 
-    def for_target(self, own: int | None) -> Term:
-        return type(self)([part.for_target(own) for part in self.parts])
+    def for_targets(self, own: np.ndarray | None) -> Term:
+        return type(self)([part.for_targets(own) for part in self.parts])
 
-    def _slices(self, theta: np.ndarray, points: Points) -> list[np.ndarray]:
-        slices, first = [], 0
-        for part in self.parts:
-            last = first + part.num_parameters(points.weights.shape[1])
-            slices.append(theta[first:last])
-            first = last
-        return slices
+    def slices(self, theta: np.ndarray, points: Points) -> list[np.ndarray]:
+        """theta (B, p) cut into those of the parts."""
+        counts = [part.num_parameters(points.weights.shape[1]) for part in self.parts]
+        ends = np.cumsum(counts)
+        return [theta[:, end - count : end] for count, end in zip(counts, ends, strict=True)]
 
     def _evaluations(self, theta: np.ndarray, points: Points):
-        slices = self._slices(theta, points)
-        pairs = zip(self.parts, slices, strict=True)
-        return [part.evaluate(t, points) for part, t in pairs]
+        pairs = zip(self.parts, self.slices(theta, points), strict=True)
+        return zip(*(part.evaluate(t, points) for part, t in pairs), strict=True)
 
 
-class Sum(_Compound):
+class Sum(Compound):
     """Terms added. Its level is shared: a constant gets 40 %, the others the rest equally."""
 
     def __init__(self, parts: Sequence[Term]):
         super().__init__(parts)
         self.convex = all(part.convex for part in parts)
 
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        pairs = zip(self.parts, self.slices(theta, points), strict=True)
+        return reduce(add, [part.value(t, points) for part, t in pairs])
+
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        values, jacobians = zip(*self._evaluations(theta, points), strict=True)
-        return reduce(add, values), np.concatenate(jacobians, axis=1)
+        values, jacobians = self._evaluations(theta, points)
+        return reduce(add, values), np.concatenate(jacobians, axis=2)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        pairs = zip(self.parts, self._slices(theta, points), strict=True)
-        total = np.zeros_like(points.weights)
-        for part, part_theta in pairs:
-            total += part.gradient(part_theta, points)
+        total = super().gradient(theta, points)
+        for part, part_theta in zip(self.parts, self.slices(theta, points), strict=True):
+            if MIXTURE in part.needs:
+                total += part.gradient(part_theta, points)
         return total
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fixed = [isinstance(part, Constant | One) for part in self.parts]
         rest = (0.6 if any(fixed) else 1.0) / max(1, len(fixed) - sum(fixed))
         priors = [
@@ -156,10 +161,10 @@ class Sum(_Compound):
             for part, is_fixed in zip(self.parts, fixed, strict=True)
         ]
         means, sds = zip(*priors, strict=True)
-        return np.concatenate(means), np.concatenate(sds)
+        return np.concatenate(means, axis=1), np.concatenate(sds, axis=1)
 
 
-class Product(_Compound):
+class Product(Compound):
     """Terms multiplied. The first carries the level; the others are shapes.
 
     Convex when every factor is, and at most one reads the mixture (all are positive).
@@ -170,35 +175,35 @@ class Product(_Compound):
         mixed = sum(MIXTURE in part.needs for part in parts)
         self.convex = mixed <= 1 and all(part.convex for part in parts)
 
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        pairs = zip(self.parts, self.slices(theta, points), strict=True)
+        return reduce(mul, [part.value(t, points) for part, t in pairs])
+
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        values, jacobians = zip(*self._evaluations(theta, points), strict=True)
+        values, jacobians = self._evaluations(theta, points)
         columns = [
-            jacobian * _product(values[:k] + values[k + 1 :])[:, None]
+            jacobian * reduce(mul, values[:k] + values[k + 1 :])[:, :, None]
             for k, jacobian in enumerate(jacobians)
         ]
-        return _product(values), np.concatenate(columns, axis=1)
+        return reduce(mul, values), np.concatenate(columns, axis=2)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        slices = self._slices(theta, points)
+        slices = self.slices(theta, points)
         values = [part.value(t, points) for part, t in zip(self.parts, slices, strict=True)]
-        total = np.zeros_like(points.weights)
+        total = np.zeros((len(theta), *points.weights.shape))
         for k, (part, part_theta) in enumerate(zip(self.parts, slices, strict=True)):
             if MIXTURE in part.needs:
-                others = _product(values[:k] + values[k + 1 :])
-                total += part.gradient(part_theta, points) * others[:, None]
+                others = reduce(mul, values[:k] + values[k + 1 :])
+                total += part.gradient(part_theta, points) * others[:, :, None]
         return total
 
-    def prior(self, points: Points, level: float) -> tuple[np.ndarray, np.ndarray]:
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first, *shapes = self.parts
-        priors = [shape.prior(points, 1.0) for shape in shapes]
+        priors = [shape.prior(points, np.ones(len(level))) for shape in shapes]
         for shape, (mean, _) in zip(shapes, priors, strict=True):
-            level /= float(np.exp(np.mean(np.log(shape.value(mean, points)))))
+            level = level / np.exp(np.mean(np.log(shape.value(mean, points)), axis=1))
         means, sds = zip(first.prior(points, level), *priors, strict=True)
-        return np.concatenate(means), np.concatenate(sds)
-
-
-def _product(values: Sequence[np.ndarray]) -> np.ndarray:
-    return reduce(mul, values)
+        return np.concatenate(means, axis=1), np.concatenate(sds, axis=1)
 
 
 class TermLaw(Law):
@@ -220,7 +225,7 @@ class TermLaw(Law):
     def num_required(self, num_domains: int) -> int:
         return self.num_identified(num_domains) - self.term.num_carried(num_domains)
 
-    def predict(self, theta: np.ndarray, points: Points) -> np.ndarray:
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
         return self.term.value(theta, points)
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
@@ -229,8 +234,8 @@ class TermLaw(Law):
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
         return self.term.gradient(theta, points)
 
-    def prior(self, points: Points, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.term.prior(points, float(np.mean(y)))
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.term.prior(points, level)
 
-    def for_target(self, own: int | None) -> Law:
-        return TermLaw(self.name, self.formula, self.term.for_target(own), self.axes)
+    def for_targets(self, own: np.ndarray | None) -> Law:
+        return TermLaw(self.name, self.formula, self.term.for_targets(own), self.axes)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import AXES, Points
+from mixlaw.laws.points import AXES, Points
 from mixlaw.laws.validation import CrossValidation, scale_ids
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, Recipe, scale_levels
+from mixlaw.laws.base import Batch, Fitted, Recipe
 from mixlaw.laws.catalogue import MANY_SCALES, ONE_SCALE, make
-from mixlaw.laws.fitting import target_rows
-from mixlaw.laws.solver import Start
+from mixlaw.laws.fitting import batch_of
+from mixlaw.laws.points import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, scale_levels
 from mixlaw.runs import RunTable
 
 MIXTURE_SPLIT, SCALE_SPLIT = "mixture", "scale"
-NUM_FOLDS = 4
+NUM_FOLDS = 8
 FEWEST_MIXTURES = 4
 
 
@@ -77,6 +77,19 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
+class Fits:
+    """What was fitted on the way.
+
+    Attributes:
+        full: target -> fitted to all rows.
+        folds: split name -> per fold, target -> fitted to its training rows.
+    """
+
+    full: Mapping[str, Fitted]
+    folds: Mapping[str, tuple[Mapping[str, Fitted], ...]]
+
+
+@dataclass(frozen=True, eq=False)
 class CrossValidation:
     """Held-out performance of every candidate.
 
@@ -85,7 +98,7 @@ class CrossValidation:
         splits: name -> split.
         scores: candidate -> split name -> scores.
         refused: candidate -> split name -> why it could not be fitted.
-        starts: candidate -> target -> where the last fold's fit ended, for a refit; not stored.
+        fits: candidate -> its fits; not stored.
     """
 
     runs: RunTable
@@ -93,7 +106,7 @@ class CrossValidation:
     splits: Mapping[str, Split]
     scores: Mapping[str, Mapping[str, Scores]]
     refused: Mapping[str, Mapping[str, str]]
-    starts: Mapping[str, Mapping[str, Start | None]] = field(default_factory=dict)
+    fits: Mapping[str, Fits] = field(default_factory=dict)
 
     @property
     def deciding_split(self) -> str:
@@ -250,36 +263,58 @@ def cross_validate(
     axes = varying_axes(runs)
     names = candidates or list(MANY_SCALES if axes else ONE_SCALE)
     splits = make_splits(runs, folds=folds, seed=seed)
+    batch = batch_of(runs, targets)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in names}
     refused: dict[str, dict[str, str]] = {name: {} for name in names}
-    starts: dict[str, dict[str, Start | None]] = {}
+    fits: dict[str, Fits] = {}
     for name in names:
         recipe = make(name, axes)
-        warm = starts[name] = dict.fromkeys(targets)
-        # The scale split goes first: its fits, to fewer rows, are warm starts for the other's.
-        for split in sorted(splits.values(), key=lambda split: split.name != SCALE_SPLIT):
+        try:
+            full = recipe.fit_batch(batch, seed=seed)
+        except FitError as error:
+            refused[name] = dict.fromkeys(splits, str(error))
+            continue
+        folds_of: dict[str, tuple[Mapping[str, Fitted], ...]] = {}
+        for split in splits.values():
             try:
-                predictions = _predict_held_out(recipe, runs, split, seed=seed, warm=warm)
+                folds_of[split.name] = _fit_folds(recipe, batch, split, full, seed)
+                predictions = _predict_held_out(folds_of[split.name], batch.points, split)
                 scores[name][split.name] = score(predictions, runs, targets, split)
             except FitError as error:
                 refused[name][split.name] = str(error)
-    return CrossValidation(runs, targets, splits, scores, refused, starts)
+        fits[name] = Fits(dict(zip(targets, full, strict=True)), folds_of)
+    return CrossValidation(runs, targets, splits, scores, refused, fits)
+
+
+def _fit_folds(
+    recipe: Recipe, batch: Batch, split: Split, full: Sequence[Fitted], seed: int
+) -> tuple[Mapping[str, Fitted], ...]:
+    """Fits to the training rows of each fold, per target.
+
+    They begin at the fit to all rows, which decides only into which valley they go; the prior's
+    strength is chosen anew from a fold's own rows.
+    """
+    num_targets, num_folds = len(batch), len(split.folds)
+    train = np.stack([train for train, _ in split.folds])
+    problems = np.repeat(np.arange(num_targets), num_folds)
+    folds = batch.times(np.tile(train, (num_targets, 1)), problems)
+    folds = folds.rows(np.any(train, axis=0))
+    starts = [full[t].start for t in problems.tolist()]
+    fitted = recipe.fit_batch(folds, seed=seed, starts=starts)
+    return tuple(
+        dict(zip(batch.targets, fitted[fold::num_folds], strict=True)) for fold in range(num_folds)
+    )
 
 
 def _predict_held_out(
-    recipe: Recipe, runs: RunTable, split: Split, *, seed: int, warm: dict[str, Start | None]
+    folds: Sequence[Mapping[str, Fitted]], points: Points, split: Split
 ) -> np.ndarray:
-    """Predictions (n, T) of every fold and target in `warm` of one split; NaN where not held out.
-
-    `warm` holds each target's latest fit, from which the next one starts; it is updated.
-    """
-    predictions = np.full((len(runs), len(warm)), np.nan)
-    for t, target in enumerate(warm):
-        for train, test in split.folds:
-            rows = target_rows(runs.select(train), target)
-            fitted = recipe.fit_rows(rows, seed=seed, warm=warm[target])
-            warm[target] = fitted.warm_start()
-            predictions[test, t] = fitted.predict(Points.of(runs.select(test)))
+    """Predictions (n, T) of each fold's test rows; NaN where not held out."""
+    predictions = np.full((len(points), len(folds[0])), np.nan)
+    for laws, (_, test) in zip(folds, split.folds, strict=True):
+        held_out = points.select(test)
+        for t, fitted in enumerate(laws.values()):
+            predictions[test, t] = fitted.predict(held_out)
     return predictions
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixlaw.laws import FittedLaws
-from mixlaw.laws.base import NUM_PARAMS, SAME_SCALE, TRAIN_TOKENS, scale_levels
+from mixlaw.laws.points import NUM_PARAMS, SAME_SCALE, TRAIN_TOKENS, scale_levels
 from mixlaw.laws.validation import CrossValidation, scale_ids
 from mixlaw.optimize import Decision, Interval, Objective
 from mixlaw.report.style import size_look
