@@ -112,8 +112,19 @@ class RunStore:
         data = read_json(self._file(spec))["result"]
         return RunResult(data["status"], tuple(data["targets"]), data["reason"])
 
-    def table(self, specs: Sequence[RunSpec], domains: Sequence[str]) -> RunTable:
-        """The finished runs among `specs` as rows (run, horizon)."""
+    def table(
+        self,
+        specs: Sequence[RunSpec],
+        domains: Sequence[str],
+        *,
+        available_tokens: Mapping[str, int] | None = None,
+    ) -> RunTable:
+        """The finished runs among `specs` as rows (run, horizon).
+
+        Args:
+            available_tokens: domain -> unique tokens that the runs drew from.
+        """
+        available = {f"available_tokens/{k}": v for k, v in (available_tokens or {}).items()}
         rows = []
         for spec in specs:
             if not self.has(spec):
@@ -124,6 +135,7 @@ class RunStore:
                 row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
                 row |= {"seed": spec.seed, "status": result.status}
                 row |= {f"weight/{name}": spec.mixture.get(name, 0.0) for name in domains}
+                row |= available
                 if result.status == DONE:
                     row |= result.targets[h]
                 rows.append(row)
@@ -145,6 +157,8 @@ class RunTable:
         weights: (n, M) proportions, each row on the simplex.
         num_params: (n,) non-embedding parameters; NaN when unknown.
         train_tokens: (n,) tokens seen; NaN when unknown.
+        available_tokens: (n, M) unique tokens of each domain that the run drew from; inf where
+            they do not run out.
         values: (n, T); NaN where a run failed or a target was not measured.
         run, label, role, status: (n,) strings; seed: (n,) integers.
     """
@@ -154,6 +168,7 @@ class RunTable:
     weights: np.ndarray
     num_params: np.ndarray
     train_tokens: np.ndarray
+    available_tokens: np.ndarray
     values: np.ndarray
     run: np.ndarray
     label: np.ndarray
@@ -175,7 +190,8 @@ class RunTable:
         cls, rows: Iterable[Mapping[str, Any]], *, sum_tolerance: float = SUM_TOLERANCE
     ) -> RunTable:
         """Rows as mappings: `weight/<domain>`, `<metric>/<target>`, and optionally `run`, `label`,
-        `role`, `seed`, `status`, `num_params`, `train_tokens`. None or "" is a missing value.
+        `role`, `seed`, `status`, `num_params`, `train_tokens`, `available_tokens/<domain>`. None
+        or "" is a missing value.
 
         Args:
             sum_tolerance: weights whose sum is this near to 1 are rescaled to it.
@@ -209,6 +225,7 @@ class RunTable:
             weights=_weights(rows, domains, sum_tolerance),
             num_params=_positive(rows, "num_params"),
             train_tokens=_positive(rows, "train_tokens"),
+            available_tokens=_available(rows, domains, columns),
             values=np.stack([_positive(rows, target) for target in targets], axis=1),
             run=_strings(rows, "run", lambda i: f"row{i}"),
             label=_strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
@@ -258,15 +275,18 @@ class RunTable:
     def rows(self) -> list[dict[str, Any]]:
         """The inverse of `from_rows`; missing values are None."""
         out = []
+        limited = np.any(np.isfinite(self.available_tokens), axis=0).tolist()
         for i in range(len(self)):
             row: dict[str, Any] = {
                 key: str(getattr(self, key)[i]) for key in ("run", "label", "role")
             }
             row |= {"seed": int(self.seed[i]), "status": str(self.status[i])}
             row |= {key: _whole(getattr(self, key)[i]) for key in ("num_params", "train_tokens")}
-            row |= {
-                f"weight/{d}": float(w) for d, w in zip(self.domains, self.weights[i], strict=True)
-            }
+            for j, d in enumerate(self.domains):
+                row[f"weight/{d}"] = float(self.weights[i, j])
+                if limited[j]:
+                    tokens = self.available_tokens[i, j]
+                    row[f"available_tokens/{d}"] = _whole(tokens) if np.isfinite(tokens) else None
             row |= {
                 t: None if np.isnan(v) else float(v)
                 for t, v in zip(self.targets, self.values[i], strict=True)
@@ -295,7 +315,7 @@ class RunTable:
 
     def select(self, keep: np.ndarray) -> RunTable:
         """Rows by boolean mask or index array."""
-        per_row = ("weights", "num_params", "train_tokens", "values")
+        per_row = ("weights", "num_params", "train_tokens", "available_tokens", "values")
         per_row += ("run", "label", "role", "status", "seed")
         return replace(self, **{name: getattr(self, name)[keep] for name in per_row})
 
@@ -348,6 +368,24 @@ def _positive(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
             )
         out[i] = number
     return out
+
+
+def _available(
+    rows: Sequence[Mapping[str, Any]], domains: Sequence[str], columns: Sequence[str]
+) -> np.ndarray:
+    out = np.full((len(rows), len(domains)), np.nan)
+    given = {c.removeprefix("available_tokens/") for c in columns if c.startswith("available_t")}
+    if strangers := sorted(given - set(domains)):
+        raise RunTableError(f"available_tokens of {strangers}, which have no weight/ column")
+    for domain in given:
+        out[:, domains.index(domain)] = _positive(rows, f"available_tokens/{domain}")
+    limited = np.isfinite(out).any(axis=1)
+    unknown = np.flatnonzero(limited & np.isnan(_positive(rows, "train_tokens")))
+    if len(unknown):
+        raise RunTableError(
+            f"row {unknown[0] + 1} has available_tokens but no train_tokens; epochs need both"
+        )
+    return np.where(np.isnan(out), np.inf, out)
 
 
 def _weights(

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mixlaw.errors import FitError
-from mixlaw.laws import CANDIDATES, fit, load_fitted, make
-from mixlaw.laws.catalogue import MANY_SCALES, ONE_SCALE
+from mixlaw.laws import CANDIDATES, Law, fit, load_fitted, make
+from mixlaw.laws.catalogue import (
+    BASELINES,
+    DEFAULT_MANY_SCALES,
+    DEFAULT_ONE_SCALE,
+    MANY_SCALES,
+    ONE_SCALE,
+)
 
-LAWS = [name for name in CANDIDATES if name != "nested"]  # one formula each
+BOTH_AXES = {"num_params": 1e5, "train_tokens": 1e6}
+LAWS = [name for name in CANDIDATES if isinstance(make(name, BOTH_AXES), Law)]
 
 
 def central_difference(function, x, step=1e-6):
@@ -101,9 +108,14 @@ def swarm_of(lab, rng, *, mixtures=16, targets=("loss/code", "loss/held")):
 
 @pytest.mark.parametrize("name", CANDIDATES)
 class TestEveryRecipe:
+    @pytest.fixture(autouse=True)
+    def _needs_its_package(self, name):
+        if name in BASELINES:
+            pytest.importorskip(name)
+
     def runs_for(self, name, lab, rng):
         runs = swarm_of(lab, rng)
-        if name in ONE_SCALE:
+        if not make(name, lab.axes).axes:
             return runs.select((runs.num_params == 1e5) & (runs.train_tokens == 1e6))
         return runs
 
@@ -153,7 +165,7 @@ def test_no_theta_overflows(name, theta_seed, scale):
     """A trial step of the minimiser may go anywhere; it must come back as a finite number."""
     from mixlaw.laws import Points
 
-    law = make(name, {"num_params": 1e5, "train_tokens": 1e6}).for_targets(np.array([0]))
+    law = make(name, BOTH_AXES).for_targets(np.array([0]))
     points = Points.at(np.eye(3), 1e8, 1e9)
     theta = scale * 10 * np.random.default_rng(theta_seed).normal(size=(1, law.num_parameters(3)))
     value, jacobian = law.evaluate(theta, points)
@@ -165,6 +177,36 @@ def test_no_theta_overflows(name, theta_seed, scale):
 def test_identified_parameters_of_the_papers_laws():
     counts = {name: make(name).num_identified(5) for name in ("m1", "m2", "m3", "m4")}
     assert counts == {"m1": 11, "m2": 7, "m3": 3, "m4": 6}
+
+
+@pytest.mark.parametrize("axes", [[], ["num_params"], ["train_tokens"]])
+@pytest.mark.parametrize("name", LAWS)
+def test_axes_that_do_not_vary_are_not_read(name, axes, lab, rng):
+    """A law over some of the axes takes points whose other counts are unknown."""
+    if name in MANY_SCALES and not axes:
+        pytest.skip("needs an axis")
+    law = make(name, {axis: BOTH_AXES[axis] for axis in axes}).for_targets(np.array([0]))
+    known = lab.grid(rng, mixtures=6)
+    unknown = {axis: np.full(len(known), np.nan) for axis in BOTH_AXES if axis not in axes}
+    points = replace(known, **unknown)
+    level = np.array([3.0])
+    mean, sd = law.prior(points, level)
+    assert mean.shape == sd.shape == (1, law.num_parameters(3))
+    assert set(law.axes) <= set(axes)
+    assert law.num_required(3) <= law.num_identified(3)
+    theta = mean + np.minimum(sd, 0.5) * rng.normal(size=mean.shape)
+    value, jacobian = law.evaluate(theta, points)
+    expected = central_difference(lambda t: law.value(t[None], points)[0], theta[0])
+    assert_allclose(jacobian[0], expected, rtol=1e-5, atol=1e-7)
+    assert_allclose(value, law.value(theta, points), rtol=1e-13)
+    # At its prior's mean a law is about as large as the target.
+    assert_allclose(np.exp(np.mean(np.log(law.value(mean, points)))), level, rtol=0.15)
+
+
+def test_defaults_are_candidates():
+    assert set(DEFAULT_ONE_SCALE) <= set(ONE_SCALE)
+    assert set(DEFAULT_MANY_SCALES) <= set(MANY_SCALES)
+    assert set(CANDIDATES) == {*ONE_SCALE, *MANY_SCALES, *BASELINES}
 
 
 def test_unknown_law_names_the_known():

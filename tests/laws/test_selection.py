@@ -65,7 +65,7 @@ class TestSplits:
     def test_mixtures_that_reach_the_largest_scale_are_spread_over_folds(self, swarm):
         few = np.isin(swarm.mixture_ids(), np.arange(4))  # only four are trained at the top size
         runs = swarm.select((swarm.num_params < swarm.num_params.max()) | few)
-        assert len(make_splits(runs)[SCALE_SPLIT].folds) == 4
+        assert len(make_splits(runs)[SCALE_SPLIT].folds) == 4  # one each
 
     def test_two_sizes_are_both_kept(self, swarm):
         runs = swarm.select(swarm.num_params < swarm.num_params.max())
@@ -142,9 +142,12 @@ class TestFitLaws:
         again = FittedLaws.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
         weights, c = rng.dirichlet(np.ones(3), 5), np.array([0.5, 0.5])
         assert_array_equal(again.predict(weights, 1e6, 1e7), fitted.predict(weights, 1e6, 1e7))
-        assert again.half_width(c, 1e6, 1e7) == pytest.approx(fitted.half_width(c, 1e6, 1e7))
+        for scale in ((2e5, 2e6), (1e6, 1e7)):
+            assert_array_equal(
+                again.half_width(c, weights, *scale), fitted.half_width(c, weights, *scale)
+            )
         assert again.cross_validation.ranking() == pytest.approx(fitted.cross_validation.ranking())
-        for part in ("laws", "rivals", "held_out", "warnings"):
+        for part in ("laws", "folds", "rivals", "within", "beyond", "warnings"):
             assert again.to_dict()[part] == fitted.to_dict()[part]
 
     def test_other_format(self, fitted):
@@ -180,20 +183,43 @@ class TestFitLaws:
         assert any("all runs have the same num_params" in text for text in laws.warnings)
 
 
+AXIS = {"num_params": 1.0, "train_tokens": 1.0}
+
+
+def held_out(residuals: np.ndarray, **changes) -> HeldOut:
+    """Residuals (m, 1) of one target, one fold per mixture, at one scale."""
+    residuals = np.asarray(residuals, float).reshape(-1, 1)
+    nowhere = dict.fromkeys(AXIS, 0.0)
+    arguments = {"reach": nowhere, "smallest": AXIS, "largest": AXIS} | changes
+    return HeldOut(("loss/x",), residuals, np.arange(len(residuals)), **arguments)
+
+
+ONE = np.ones(1)
+
+
 class TestUncertainty:
     C = np.array([0.5, 0.5])
+    UNIFORM = np.ones((1, 3)) / 3
+
+    def width(self, fitted, *scale, **options):
+        return float(fitted.half_width(self.C, self.UNIFORM, *scale, **options)[0])
 
     def test_wider_farther_out_and_at_higher_levels(self, fitted):
-        near, far = (fitted.half_width(self.C, n, 2e6) for n in (2e5, 3.2e6))
-        assert 0 < near < far
-        low = fitted.half_width(self.C, 2e5, 2e6, level=0.5)
-        high = fitted.half_width(self.C, 2e5, 2e6, level=0.99)
-        assert low < near < high
+        inside, near, far = (self.width(fitted, n, 2e6) for n in (2e5, 4e5, 3.2e6))
+        assert 0 < inside < near < far
+        low, high = (self.width(fitted, 2e5, 2e6, level=level) for level in (0.5, 0.99))
+        assert low < inside < high
+
+    def test_width_grows_without_a_jump(self, fitted):
+        sizes = 2e5 * 2 ** np.linspace(0, 3, 40)
+        widths = np.array([self.width(fitted, n, 2e6) for n in sizes])
+        assert np.all(np.diff(widths) >= -1e-12)
+        assert np.max(np.diff(widths)) < 0.2 * (widths[-1] - widths[0])
 
     def test_too_few_mixtures_fall_back_and_say_so(self, swarm):
         laws = fit_laws(swarm.select(swarm.mixture_ids() < 6), candidates=FAST[:1])
         assert any("6 held-out mixtures" in text for text in laws.warnings)
-        assert laws.half_width(self.C, 2e5, 2e6) > 0
+        assert self.width(laws, 2e5, 2e6) > 0
 
     def test_probability_grows_with_the_gap_and_is_never_certain(self, fitted):
         gaps = [fitted.probability_better(gap, self.C) for gap in (-9, -0.01, 0, 0.01, 9)]
@@ -205,37 +231,47 @@ class TestUncertainty:
     @settings(max_examples=50, deadline=None)
     @given(gap=st.floats(0, 10), shift=st.floats(-5, 5), seed=st.integers(0, 1000))
     def test_a_shared_level_error_does_not_change_the_ranking(self, gap, shift, seed):
-        axes = {"num_params": 1.0, "train_tokens": 1.0}
-        residuals = np.random.default_rng(seed).normal(size=(12, 1)).round(2)
-        one = HeldOut(residuals, axes, axes, axes, axes).probability_better(gap + 0.001, np.ones(1))
-        other = HeldOut(residuals + shift, axes, axes, axes, axes)
-        assert other.probability_better(gap + 0.001, np.ones(1)) == pytest.approx(one, abs=0.02)
+        residuals = np.random.default_rng(seed).normal(size=12).round(2)
+        one = held_out(residuals).probability_better(gap + 0.001, ONE)
+        other = held_out(residuals + shift).probability_better(gap + 0.001, ONE)
+        assert other == pytest.approx(one, abs=0.02)
 
     def test_a_shared_level_error_widens_the_interval(self):
-        axes = {"num_params": 1.0, "train_tokens": 1.0}
-        residuals = np.random.default_rng(0).normal(size=(20, 1))
-        level = HeldOut(residuals + 5, axes, axes, axes, axes).half_width(np.ones(1), 0.9)
-        assert level > HeldOut(residuals, axes, axes, axes, axes).half_width(np.ones(1), 0.9) + 3
+        residuals = np.random.default_rng(0).normal(size=20)
+        shifted = held_out(residuals + 5).half_width(ONE, 0.9)
+        assert shifted > held_out(residuals).half_width(ONE, 0.9) + 3
 
     @pytest.mark.parametrize("num_mixtures", [8, 24, 60])
     def test_coverage_on_fresh_residuals(self, num_mixtures):
-        rng, axes = np.random.default_rng(1), {"num_params": 1.0, "train_tokens": 1.0}
+        rng = np.random.default_rng(1)
         inside = []
         for _ in range(400):
-            held_out = HeldOut(rng.normal(size=(num_mixtures, 1)), axes, axes, axes, axes)
-            inside.append(np.abs(rng.normal(size=50)) <= held_out.half_width(np.ones(1), 0.9))
+            width = held_out(rng.normal(size=num_mixtures)).half_width(ONE, 0.9)
+            inside.append(np.abs(rng.normal(size=50)) <= width)
         assert 0.87 <= np.mean(inside) <= 0.95
+
+    def test_disagreeing_folds_widen_the_interval_there(self):
+        errors = held_out(np.linspace(-1, 1, 30))
+        folds = np.stack([np.zeros(30), np.linspace(-3, 3, 30)], axis=1)  # (folds, mixtures)
+        agreed, disagreed = errors.half_width(ONE, 0.9, folds)
+        assert disagreed > agreed + 1
+
+    def test_cv_plus_by_hand(self):
+        errors = held_out([0.1, -0.2, 0.3, 0.0])
+        folds = np.array([[1.0], [1.2], [0.9], [1.1]])
+        # sorted 1.1, 1.1, 1.2, 1.4 above and .6, .9, 1.0, 1.1 below; 60 % of 5 is the third
+        assert errors.half_width(ONE, 0.6, folds)[0] == pytest.approx((1.2 - 0.9) / 2)
 
 
 def test_an_interval_widens_on_both_sides_of_the_trained_scales():
-    counts = {"num_params": 1e6, "train_tokens": 1e8}
+    smallest = {"num_params": 1e6, "train_tokens": 1e8}
+    largest = {"num_params": 4e6, "train_tokens": 1e8}
     reach = {"num_params": 1.0, "train_tokens": 0.0}
-    held_out = HeldOut(
-        np.ones((20, 1)), reach, counts, counts, {"num_params": 2.0, "train_tokens": 0.0}
-    )
-    assert held_out.widening(1e6, 1e8) == 1
-    assert held_out.widening(1e9, 1e8) > 2
-    assert held_out.widening(1e3, 1e8) == pytest.approx(held_out.widening(1e9, 1e8))
+    errors = held_out(np.ones(20), reach=reach, smallest=smallest, largest=largest)
+    assert errors.widening(2e6, 1e8) == 1
+    assert errors.widening(4e9, 1e8) > 2
+    assert errors.widening(1e3, 1e8) == pytest.approx(errors.widening(4e9, 1e8))
+    assert errors.widening(2e6, 1e10) > 1
 
 
 def test_targets_that_were_never_measured_together():
@@ -244,8 +280,22 @@ def test_targets_that_were_never_measured_together():
     even = table.mixture_ids() % 2 == 0
     values[even, 0] = np.nan
     values[~even, 1] = np.nan
+    fitted = fit_laws(replace(table, values=values), candidates=["effective"])
+    uniform = np.ones((1, 3)) / 3
+    assert fitted.half_width(np.array([1.0, 0.0]), uniform) > 0
     with pytest.raises(FitError, match="measured together"):
-        fit_laws(replace(table, values=values))
+        fitted.half_width(np.array([0.5, 0.5]), uniform)
+
+
+def test_a_constant_target_is_left_out_unless_it_is_asked_for():
+    table = made_up_table()
+    values = np.column_stack([table.values[:, 0], np.full(len(table), 3.0)])
+    flat = replace(table, values=values)
+    fitted = fit_laws(flat, candidates=["m4"])
+    assert fitted.targets == ("loss/x",)
+    assert any("loss/y: left out" in text and "3 in all 16" in text for text in fitted.warnings)
+    with pytest.raises(FitError, match="constant"):
+        fit_laws(flat, ["loss/y"], candidates=["m4"])
 
 
 def test_a_size_known_for_some_rows_only_is_refused():

@@ -23,6 +23,7 @@ class KnownLaw:
 
     law = "known"
     convex = True
+    decreasing = True
 
     def __init__(self, domains=NAMES, seed=0, targets=3):
         rng = np.random.default_rng(seed)
@@ -37,15 +38,15 @@ class KnownLaw:
         twin.targets, twin.rate, twin.size = self.targets, self.rate[:, order], self.size[:, order]
         return twin
 
-    def predict(self, weights, num_params, train_tokens):
+    def predict(self, weights, num_params, train_tokens, *, available_tokens=None):
         assert weights.shape[1] == len(self.domains)
         return 1 + (self.size * np.exp(-self.rate * weights[:, None, :])).sum(axis=2)
 
-    def gradient(self, weights, num_params, train_tokens):
+    def gradient(self, weights, num_params, train_tokens, *, available_tokens=None):
         return -self.rate * self.size * np.exp(-self.rate * weights[:, None, :])
 
-    def half_width(self, coefficients, num_params, train_tokens, *, level):
-        return 0.1 * float(np.linalg.norm(coefficients))
+    def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
+        return np.full(len(weights), 0.1 * float(np.linalg.norm(coefficients)))
 
     def probability_better(self, gap, coefficients, num_params=None, train_tokens=None):
         return 0.5 + 0.5 * np.tanh(gap / 0.1)

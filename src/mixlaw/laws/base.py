@@ -121,6 +121,7 @@ class Recipe(ABC):
         needs: inputs it reads, among "mixture", "num_params", "train_tokens".
         convex: convex in the mixture for every admissible parameter, so that an optimum over it
             can be certified. True only where it is provable.
+        decreasing: no domain's share ever raises it; then it is convex under repetition, too.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Recipe(ABC):
     axes: Axes
     needs: frozenset[str]
     convex: bool
+    decreasing: bool = False
 
     @abstractmethod
     def fit_batch(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixlaw.errors import FitError
-from mixlaw.laws import effective, joint, mixing, scaling
+from mixlaw.laws import aggregation, capacity, domain_powers, effective, joint, mixing, scaling
 from mixlaw.laws.base import Fitted, FittedLaw, Recipe
+from mixlaw.laws.baselines import FittedTrees, LightGBM
 from mixlaw.laws.nested import FittedNested, NestedPipeline
 from mixlaw.laws.points import Axes
 
@@ -27,8 +28,13 @@ ONE_SCALE: Mapping[str, Factory] = {
     "m4": _one_scale(mixing.m4),
     "log-linear": _one_scale(mixing.log_linear),
     "log-ridge": _one_scale(mixing.log_ridge),
+    "implicit-2": _one_scale(lambda: aggregation.implicit(2)),
+    "implicit-3": _one_scale(lambda: aggregation.implicit(3)),
+    "implicit-4": _one_scale(lambda: aggregation.implicit(4)),
+    "bimix": domain_powers.bimix,
+    "autoscale": domain_powers.autoscale,
 }
-"""Laws of the mixture alone, for tables of one scale."""
+"""Laws that can be fitted to a table of one scale. The last two also take tokens, if they vary."""
 
 MANY_SCALES: Mapping[str, Factory] = {
     "effective-product": effective.effective_product,
@@ -36,12 +42,38 @@ MANY_SCALES: Mapping[str, Factory] = {
     "effective-ratio": effective.effective_ratio,
     "exponential-chinchilla": joint.exponential_chinchilla,
     "m1-product": joint.m1_product,
+    "additive": joint.additive,
+    "joint": joint.joint,
+    "capacity": capacity.capacity,
+    "d-cpt": joint.d_cpt,
     "nested": NestedPipeline,
     "scaling": scaling.scaling_law,
+    "scaling-power": scaling.scaling_power,
 }
-"""Laws that also take the counts that vary in the table: "num_params", "train_tokens" or both."""
+"""Laws that need the counts that vary in the table: "num_params", "train_tokens" or both."""
 
-CANDIDATES: Mapping[str, Factory] = {**ONE_SCALE, **MANY_SCALES}
+BASELINES: Mapping[str, Factory] = {LightGBM.name: LightGBM}
+"""Regressions that need an optional package, over whatever varies in the table."""
+
+DEFAULT_ONE_SCALE = ("effective", "m1", "m2", "m3", "m4", "log-linear", "log-ridge")
+DEFAULT_MANY_SCALES = (
+    "effective-product",
+    "effective-sum",
+    "effective-ratio",
+    "exponential-chinchilla",
+    "m1-product",
+    "nested",
+    "scaling",
+)
+"""What is tried where the user names nothing."""
+
+CANDIDATES: Mapping[str, Factory] = {**ONE_SCALE, **MANY_SCALES, **BASELINES}
+
+LOADERS: Mapping[str, Callable[[Mapping[str, Any]], Fitted]] = {
+    NestedPipeline.name: FittedNested.from_dict,
+    LightGBM.name: FittedTrees.from_dict,
+}
+"""How to read back what is not a law of one formula."""
 
 
 def make(name: str, axes: Axes = NO_AXES) -> Recipe:
@@ -63,5 +95,4 @@ def make(name: str, axes: Axes = NO_AXES) -> Recipe:
 
 def load_fitted(data: Mapping[str, Any]) -> Fitted:
     """The inverse of `Fitted.to_dict`."""
-    kind = FittedNested if data["law"] == NestedPipeline.name else FittedLaw
-    return kind.from_dict(data)
+    return LOADERS.get(data["law"], FittedLaw.from_dict)(data)

@@ -21,6 +21,7 @@ LOG_FLOOR = 0.01
 
 class _MixtureTerm(Term):
     needs = frozenset({MIXTURE})
+    decreasing = False
 
 
 def _with_column_of_ones(features: np.ndarray) -> np.ndarray:

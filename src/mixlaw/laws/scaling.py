@@ -19,6 +19,9 @@ EXPONENT_MEAN, EXPONENT_SD = np.log(0.3), 0.5
 """Prior of a log exponent: .11 to .82 in nineteen cases of twenty, wide enough for every published
 one; it is what lets two sizes or two horizons suffice."""
 
+OUTER_SD = 0.5
+"""Prior sd of a log outer exponent around 0, which is Chinchilla's law."""
+
 SYMBOL = {NUM_PARAMS: "N", TRAIN_TOKENS: "D"}
 
 
@@ -79,3 +82,55 @@ def scaling_law(axes: Axes) -> Law:
         frozenset({NUM_PARAMS, TRAIN_TOKENS}): "E + A/N^alpha + B/D^beta",
     }[frozenset(axes)]
     return TermLaw("scaling", formula, scale_terms(axes), axes)
+
+
+class OuterPower(Term):
+    """Another term to a power k > 0. Theta is (log k, theta of the inner term).
+
+    Args:
+        inner: does not read the mixture (a power of a convex term need not be convex).
+    """
+
+    def __init__(self, inner: Term):
+        self.inner, self.needs = inner, inner.needs
+        self.decreasing = inner.decreasing
+        self.num_gauges = inner.num_gauges
+
+    def num_parameters(self, num_domains: int) -> int:
+        return 1 + self.inner.num_parameters(num_domains)
+
+    def num_carried(self, num_domains: int) -> int:
+        return 1 + self.inner.num_carried(num_domains)
+
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        logs = np.log(self.inner.value(theta[:, 1:], points))
+        return bounded_exp(bounded_exp(theta[:, :1]) * logs)
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        inner, jacobian = self.inner.evaluate(theta[:, 1:], points)
+        power = bounded_exp(theta[:, :1])
+        logs = np.log(inner)
+        value = bounded_exp(power * logs)
+        in_power = (value * power * logs)[:, :, None]
+        in_inner = (value * power / inner)[:, :, None] * jacobian
+        return value, np.concatenate([in_power, in_inner], axis=2)
+
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, sd = self.inner.prior(points, level)
+        outer = np.zeros((len(level), 1))
+        return (
+            np.concatenate([outer, mean], axis=1),
+            np.concatenate([outer + OUTER_SD, sd], axis=1),
+        )
+
+
+def scaling_power(axes: Axes) -> Law:
+    """Chinchilla's law with an outer exponent; over one axis it is absorbed, and left out.
+
+    Source: with E = 0, Kaplan et al., arXiv 2001.08361, eq. 1.5.
+    """
+    if len(axes) < 2:
+        return TermLaw("scaling-power", scaling_law(axes).formula, scale_terms(axes), axes)
+    decays = reduce(add, [Decay(axis, axes[axis]) for axis in sorted(axes)])
+    term = Constant() + OuterPower(decays)
+    return TermLaw("scaling-power", "(A/N^alpha + B/D^beta)^k + E", term, axes)

@@ -13,13 +13,20 @@ from mixlaw.laws.base import Fitted
 from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import AXES, Points
-from mixlaw.laws.uncertainty import HeldOut
-from mixlaw.laws.validation import CrossValidation, cross_validate, scale_ids, varying_axes
+from mixlaw.laws.uncertainty import HeldOut, enough_for
+from mixlaw.laws.validation import (
+    MIXTURE_SPLIT,
+    SCALE_SPLIT,
+    CrossValidation,
+    cross_validate,
+    scale_ids,
+    varying_axes,
+)
 from mixlaw.runs import VERIFY, RunTable
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 LEVEL = 0.9
 RIVAL_ERROR = 2.0
 """A candidate whose normalised error is within this factor of the best one's is a rival."""
@@ -32,10 +39,12 @@ class FittedLaws:
     Attributes:
         law: name of the chosen recipe.
         laws: target -> fitted law.
+        folds: per fold of the mixture split, target -> fitted without the mixtures of that fold.
         domains: M names, the order of weights.
         rivals: name -> target -> fitted law, of the candidates that did nearly as well; where they
             disagree about the level at a new scale, the runs cannot tell which is right.
-        held_out: residuals of the deciding split.
+        within: residuals on held-out mixtures at the trained scales.
+        beyond: residuals on held-out mixtures at a held-out scale; None without a scale split.
         cross_validation: how every candidate did.
         at_largest: how the laws of the mixture alone do at the largest scale; None for a table of
             one scale (where they are the candidates) or too few mixtures there.
@@ -44,9 +53,11 @@ class FittedLaws:
 
     law: str
     laws: Mapping[str, Fitted]
+    folds: Sequence[Mapping[str, Fitted]]
     rivals: Mapping[str, Mapping[str, Fitted]]
     domains: tuple[str, ...]
-    held_out: HeldOut
+    within: HeldOut
+    beyond: HeldOut | None
     cross_validation: CrossValidation
     at_largest: CrossValidation | None
     warnings: tuple[str, ...]
@@ -59,36 +70,50 @@ class FittedLaws:
     @property
     def needs(self) -> frozenset[str]:
         """Inputs that the law reads."""
-        return next(iter(self.laws.values())).recipe.needs
+        return frozenset().union(*(fitted.recipe.needs for fitted in self.laws.values()))
 
     @property
     def convex(self) -> bool:
         """Whether every target is convex in the mixture, so that an optimum can be certified."""
         return all(fitted.recipe.convex for fitted in self.laws.values())
 
+    @property
+    def decreasing(self) -> bool:
+        """Whether no share ever raises a target; a convex law then stays so under repetition."""
+        return all(fitted.recipe.decreasing for fitted in self.laws.values())
+
     def _points(
-        self, weights: np.ndarray, num_params: float | None, train_tokens: float | None
+        self,
+        weights: np.ndarray,
+        num_params: float | None,
+        train_tokens: float | None,
+        available_tokens: np.ndarray | None = None,
     ) -> Points:
         given = dict(zip(AXES, (num_params, train_tokens), strict=True))
         missing = [axis for axis in AXES if axis in self.needs and given[axis] is None]
         if missing:
             raise FitError(
                 f"law {self.law!r} reads {missing}; say at which scale to predict, for example "
-                + ", ".join(f"{axis}={self.held_out.largest[axis]:g}" for axis in missing)
+                + ", ".join(f"{axis}={self.within.largest[axis]:g}" for axis in missing)
             )
-        return Points.at(weights, num_params, train_tokens)
+        return Points.at(weights, num_params, train_tokens, available_tokens=available_tokens)
 
     def predict(
         self,
         weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """Values (n, T) of mixtures (n, M) at one scale.
 
+        Args:
+            available_tokens: (M,) unique tokens per domain, inf where they do not run out;
+                repeated ones count for less (`Points.discounted`).
         Raises: FitError: the law reads a count that is not given.
         """
-        points = self._points(weights, num_params, train_tokens)
+        points = self._points(weights, num_params, train_tokens, available_tokens)
         return np.stack([fitted.predict(points) for fitted in self.laws.values()], axis=1)
 
     def gradient(
@@ -96,29 +121,43 @@ class FittedLaws:
         weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Slopes (n, T, M) in the proportions. Raises: as `predict`."""
-        points = self._points(weights, num_params, train_tokens)
+        """Slopes (n, T, M) in the proportions. Args and raises: as `predict`."""
+        points = self._points(weights, num_params, train_tokens, available_tokens)
         return np.stack([fitted.gradient(points) for fitted in self.laws.values()], axis=1)
 
     def half_width(
         self,
         coefficients: np.ndarray,
+        weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
         *,
         level: float = LEVEL,
-    ) -> float:
-        """Half width of the interval of `coefficients (T,) @ targets` for a new mixture.
+    ) -> np.ndarray:
+        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M).
 
-        That of the held-out scale, times `HeldOut.widening` for a target farther away, plus
-        `level_doubt`: the held-out residuals hold one draw only of the level error that all
-        mixtures share at a new scale, and it may have been a lucky one.
+        Within the trained scales, CV+ over held-out mixtures. Away from them it grows to the width
+        that the scale split found necessary, times `HeldOut.widening`, plus `level_doubt`: the
+        split holds one draw only of the level error that all mixtures share at a new scale, and it
+        may have been a lucky one.
+
+        Raises: FitError: the targets that count were never measured together.
         """
         coefficients = np.asarray(coefficients, float)
-        width = self.held_out.half_width(coefficients, level)
-        width *= self.held_out.widening(num_params, train_tokens)
-        return width + self.level_doubt(coefficients, num_params, train_tokens)
+        points = self._points(weights, num_params, train_tokens)
+        folds = np.stack([_objective(laws, coefficients, points) for laws in self.folds])
+        near = self.within.half_width(coefficients, level, folds)
+        held_out = self.beyond or self.within
+        distance = held_out.distance(num_params, train_tokens)
+        if distance == 0:
+            return near
+        far = near if self.beyond is None else self.beyond.half_width(coefficients, level)
+        far = far * held_out.widening(num_params, train_tokens)
+        far = far + self.level_doubt(coefficients, num_params, train_tokens)
+        return near + min(1.0, distance) * np.maximum(0.0, far - near)
 
     def level_doubt(
         self,
@@ -130,14 +169,10 @@ class FittedLaws:
 
         The level is the mean of `coefficients (T,) @ targets` over the trained mixtures.
         """
-        trained = self.cross_validation.runs.weights
+        trained = np.unique(self.cross_validation.runs.weights, axis=0)
         points = self._points(trained, num_params, train_tokens)
         levels = [
-            sum(
-                c * float(np.mean(laws[t].predict(points)))
-                for c, t in zip(coefficients, laws, strict=True)
-                if c
-            )
+            float(np.mean(_objective(laws, coefficients, points)))
             for laws in (self.laws, *self.rivals.values())
         ]
         return max(abs(level - levels[0]) for level in levels)
@@ -155,8 +190,9 @@ class FittedLaws:
         Farther away than the held-out scale the residuals are taken to grow as intervals do, so
         the gap counts for less.
         """
-        gap /= self.held_out.widening(num_params, train_tokens)
-        return self.held_out.probability_better(gap, np.asarray(coefficients, float))
+        held_out = self.beyond or self.within
+        gap /= held_out.widening(num_params, train_tokens)
+        return held_out.probability_better(gap, np.asarray(coefficients, float))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an object that predicts bit-identically."""
@@ -169,7 +205,9 @@ class FittedLaws:
                 name: [fitted.to_dict() for fitted in laws.values()]
                 for name, laws in self.rivals.items()
             },
-            "held_out": self.held_out.to_dict(),
+            "folds": [[fitted.to_dict() for fitted in laws.values()] for laws in self.folds],
+            "within": self.within.to_dict(),
+            "beyond": self.beyond and self.beyond.to_dict(),
             "cross_validation": self.cross_validation.to_dict(),
             "at_largest": self.at_largest and self.at_largest.to_dict(),
             "warnings": list(self.warnings),
@@ -188,11 +226,23 @@ class FittedLaws:
             laws=_load_laws(data["laws"]),
             rivals={name: _load_laws(laws) for name, laws in data["rivals"].items()},
             domains=tuple(data["domains"]),
-            held_out=HeldOut.from_dict(data["held_out"]),
+            folds=[_load_laws(laws) for laws in data["folds"]],
+            within=HeldOut.from_dict(data["within"]),
+            beyond=data["beyond"] and HeldOut.from_dict(data["beyond"]),
             cross_validation=CrossValidation.from_dict(data["cross_validation"]),
             at_largest=data["at_largest"] and CrossValidation.from_dict(data["at_largest"]),
             warnings=tuple(data["warnings"]),
         )
+
+
+def _objective(laws: Mapping[str, Fitted], coefficients: np.ndarray, points: Points) -> np.ndarray:
+    """Values (n,) of `coefficients (T,) @ targets`."""
+    terms = (
+        c * fitted.predict(points)
+        for c, fitted in zip(coefficients, laws.values(), strict=True)
+        if c
+    )
+    return sum(terms, np.zeros(len(points)))
 
 
 def _load_laws(data: Sequence[Mapping[str, Any]]) -> dict[str, Fitted]:
@@ -223,7 +273,11 @@ def fit_laws(
     used = runs.select(runs.role != VERIFY)
     if len(used) == 0:
         raise FitError(f"all {len(runs)} rows are for verification; train a swarm to learn from")
-    targets = tuple(targets or runs.targets)
+    warnings = []
+    if targets is None:
+        targets, constant = _varying_targets(used)
+        warnings += constant
+    targets = tuple(targets)
     validation = cross_validate(used, targets, candidates=candidates, seed=seed)
     axes, ranking = varying_axes(used.done()), validation.ranking()
     name, *others = ranking
@@ -233,21 +287,43 @@ def fit_laws(
         for other in others
         if axes and ranking[other] <= RIVAL_ERROR * ranking[name]
     }
-    held_out = HeldOut.of(validation, name)
-    warnings = [text for texts in batch_of(used, targets).warnings for text in texts]
+    within = HeldOut.of(validation, name, MIXTURE_SPLIT)
+    beyond = None
+    if SCALE_SPLIT in validation.splits:
+        beyond = HeldOut.of(validation, name, SCALE_SPLIT)
+    warnings += [text for texts in batch_of(used, targets).warnings for text in texts]
     warnings += [text for fitted in laws.values() for text in fitted.warnings]
-    warnings += _scale_warnings(held_out)
+    warnings += _scale_warnings(used, within, beyond)
     at_largest = _at_largest(used.done(), targets, seed) if axes else None
     return FittedLaws(
         law=name,
         laws=laws,
+        folds=validation.fits[name].folds[MIXTURE_SPLIT],
         rivals=rivals,
         domains=runs.domains,
-        held_out=held_out,
+        within=within,
+        beyond=beyond,
         cross_validation=validation,
         at_largest=at_largest,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _varying_targets(runs: RunTable) -> tuple[list[str], list[str]]:
+    """The targets that vary over finished runs, and a warning for each that does not."""
+    done = runs.done()
+    varying, warnings = [], []
+    for target in done.targets:
+        values = done.column(target)
+        values = values[np.isfinite(values)]
+        if len(values) and np.ptp(values) > 0:
+            varying.append(target)
+        else:
+            found = f"{values[0]:g} in all {len(values)} rows" if len(values) else "never measured"
+            warnings.append(f"{target}: left out, since it is the same everywhere ({found})")
+    if not varying:
+        raise FitError(f"no target varies over the {len(done)} finished rows: {warnings}")
+    return varying, warnings
 
 
 def _at_largest(runs: RunTable, targets: tuple[str, ...], seed: int) -> CrossValidation | None:
@@ -260,19 +336,20 @@ def _at_largest(runs: RunTable, targets: tuple[str, ...], seed: int) -> CrossVal
         return None
 
 
-def _scale_warnings(held_out: HeldOut) -> list[str]:
+def _scale_warnings(runs: RunTable, within: HeldOut, beyond: HeldOut | None) -> list[str]:
     """What the intervals could not learn from this table."""
     warnings = []
-    m = len(held_out.residuals)
-    if not held_out.enough_for(LEVEL):
+    m = len((beyond or within).residuals)
+    if not enough_for(LEVEL, m):
         warnings.append(
             f"only {m} held-out mixtures at the largest scale, too few for a {LEVEL:.0%} conformal "
             "interval; intervals assume normal errors instead"
         )
+    axes = varying_axes(runs.done())
     for axis in AXES:
-        if held_out.spread[axis] == 0:
+        if axis not in axes:
             warnings.append(f"all runs have the same {axis}, so no law can depend on it")
-        elif held_out.reach[axis] == 0:
+        elif beyond is None or beyond.reach[axis] == 0:
             warnings.append(
                 f"too few values of {axis} to hold the largest out; extrapolation in it is untested"
             )

@@ -16,7 +16,8 @@ from operator import add, mul
 
 import numpy as np
 
-from mixlaw.laws.base import Law
+from mixlaw.errors import FitError
+from mixlaw.laws.base import Batch, Law
 from mixlaw.laws.points import MIXTURE, Axes, Points
 
 EXPONENT_LIMIT = 60.0
@@ -33,11 +34,15 @@ class Term(ABC):
     Attributes:
         needs: inputs it reads.
         convex: convex in the mixture whatever theta.
+        decreasing: no domain's share ever raises it, whatever theta.
+        needs_own: reads the share of the target's own domain, so the target must have one.
         num_gauges: directions of theta that change no prediction.
     """
 
     needs: frozenset[str] = frozenset()
     convex: bool = True
+    decreasing: bool = True
+    needs_own: bool = False
     num_gauges: int = 0
 
     @abstractmethod
@@ -109,7 +114,9 @@ class Compound(Term):
     def __init__(self, parts: Sequence[Term]):
         self.parts = tuple(parts)
         self.needs = frozenset().union(*(part.needs for part in parts))
+        self.decreasing = all(part.decreasing for part in parts)
         self.num_gauges = sum(part.num_gauges for part in parts)
+        self.needs_own = any(part.needs_own for part in parts)
 
     def num_parameters(self, num_domains: int) -> int:
         return sum(part.num_parameters(num_domains) for part in self.parts)
@@ -212,6 +219,7 @@ class TermLaw(Law):
     def __init__(self, name: str, formula: str, term: Term, axes: Axes | None = None):
         self.name, self.formula, self.term, self.axes = name, formula, term, axes or {}
         self.needs, self.convex = term.needs, term.convex
+        self.decreasing = term.decreasing
 
     def __repr__(self) -> str:
         return f"<law {self.name}: {self.formula}>"
@@ -225,17 +233,30 @@ class TermLaw(Law):
     def num_required(self, num_domains: int) -> int:
         return self.num_identified(num_domains) - self.term.num_carried(num_domains)
 
+    # Repeated data counts for what it is worth, in every law of the mixture.
+
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        return self.term.value(theta, points)
+        return self.term.value(theta, points.discounted)
 
     def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
-        return self.term.evaluate(theta, points)
+        return self.term.evaluate(theta, points.discounted)
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
-        return self.term.gradient(theta, points)
+        return self.term.gradient(theta, points.discounted) * points.discount_slopes
 
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.term.prior(points, level)
+        return self.term.prior(points.discounted, level)
+
+    def check(self, batch: Batch) -> None:
+        """Raise FitError, too, when a target lacks the own domain that the term reads."""
+        super().check(batch)
+        bare = {t for t, own in zip(batch.targets, batch.own, strict=True) if own < 0}
+        if self.term.needs_own and bare:
+            raise FitError(
+                f"law {self.name!r} reads the share of a target's own domain, and none of "
+                f"{list(batch.domains)} is that of {sorted(bare)}; name the target metric/<domain> "
+                "if it measures one of them, else leave it out or choose another law"
+            )
 
     def for_targets(self, own: np.ndarray | None) -> Law:
         return TermLaw(self.name, self.formula, self.term.for_targets(own), self.axes)

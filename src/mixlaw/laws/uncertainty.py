@@ -1,9 +1,9 @@
 """Intervals and certainty from held-out residuals.
 
-The residual of a held-out mixture at the held-out scale carries all that a forecast lacks: the
-mixture was not trained on, the scale was not trained on, and the level error that every mixture
-shares at a new scale is in it. So intervals are conformal over mixtures (Vovk et al. 2005), one
-residual per mixture: its rows (seeds) share their data order and would count the same error twice.
+The residual of a held-out mixture carries all that a forecast lacks: the mixture was not trained
+on and, on the scale split, neither was the scale, whose level error all mixtures share. So
+intervals are conformal over mixtures, one residual per mixture: its rows (seeds) share their data
+order and would count the same error twice.
 """
 
 from __future__ import annotations
@@ -18,96 +18,114 @@ from scipy.special import stdtrit
 
 from mixlaw.errors import FitError
 from mixlaw.laws.points import AXES, Points
-from mixlaw.laws.validation import CrossValidation, scale_ids
+from mixlaw.laws.validation import CrossValidation, blanks, column_means, scale_ids
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Held-out residuals of the chosen law on the deciding split.
+    """Held-out residuals of one law on one split.
 
     Attributes:
-        residuals: (m, T) predicted less observed, one row per held-out mixture.
+        targets: T names.
+        residuals: (m, T) predicted less observed, one row per held-out mixture; NaN where a
+            target was not measured.
+        fold: (m,) which fold held the mixture out.
         reach: axis -> log ratio that the split extrapolated over; 0 where it did not.
         smallest, largest: axis -> range of the values trained on; NaN when unknown.
-        spread: axis -> log ratio of the largest to the smallest value trained on.
     """
 
+    targets: tuple[str, ...]
     residuals: np.ndarray
+    fold: np.ndarray
     reach: Mapping[str, float]
     smallest: Mapping[str, float]
     largest: Mapping[str, float]
-    spread: Mapping[str, float]
 
     @classmethod
-    def of(cls, validation: CrossValidation, candidate: str) -> HeldOut:
-        """From the deciding split. On the mixture split of several scales the residuals are those
-        at the largest one, since it is nearest to a forecast."""
-        runs, split = validation.runs, validation.splits[validation.deciding_split]
-        rows = validation.residuals(candidate, split.name)
-        usable = np.isfinite(rows).all(axis=1)
-        scales = scale_ids(runs)
-        if len(np.unique(runs.mixture_ids()[usable])) < 2:
-            raise FitError(
-                f"fewer than two held-out mixtures have all of {list(validation.targets)}; errors "
-                "of an objective need runs on which its targets were measured together: fit fewer "
-                "targets, or measure them on the same runs"
-            )
+    def of(cls, validation: CrossValidation, candidate: str, split_name: str) -> HeldOut:
+        """The residuals at the largest scale of the split, since it is nearest to a forecast."""
+        runs, split = validation.runs, validation.splits[split_name]
+        rows = validation.residuals(candidate, split_name)
+        scales, ids = scale_ids(runs), runs.mixture_ids()
+        usable = np.isfinite(rows).any(axis=1)
         usable &= scales == scales[usable].max()
-        ids = runs.mixture_ids()
-        means = [rows[usable & (ids == k)].mean(axis=0) for k in np.unique(ids[usable])]
-        points = Points.of(runs)
-        known = {axis: getattr(points, axis) for axis in AXES}
-        known = {axis: counts[np.isfinite(counts)] for axis, counts in known.items()}
+        fold_of_row = np.select([test for _, test in split.folds], range(len(split.folds)), -1)
+        mixtures, first = np.unique(ids[usable], return_index=True)
+        of_mixture = [rows[usable & (ids == k)] for k in mixtures]
+        counts = {axis: getattr(Points.of(runs), axis) for axis in AXES}
+        known = {axis: count[np.isfinite(count)] for axis, count in counts.items()}
         return cls(
-            residuals=np.array(means),
+            targets=validation.targets,
+            residuals=np.stack([column_means(block) for block in of_mixture]),
+            fold=fold_of_row[usable][first],
             reach=dict(split.reach),
             smallest={a: float(c.min()) if len(c) else math.nan for a, c in known.items()},
             largest={a: float(c.max()) if len(c) else math.nan for a, c in known.items()},
-            spread={
-                a: float(np.log(c.max() / c.min())) if len(c) else 0.0 for a, c in known.items()
-            },
         )
 
-    def widening(self, num_params: float | None, train_tokens: float | None) -> float:
-        """How much wider an interval must be at a target scale than at the held-out one (>= 1).
+    def of_objective(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (k,) of `coefficients (T,) @ targets`, and their folds (k,).
 
-        The distance outside the range of trained scales, in log N and log D, over the distance that
-        the split extrapolated; where it extrapolated nothing, 1 plus the distance over the
-        spread of the trained values (or over log 2, when all are equal).
+        Raises: FitError: fewer than two held-out mixtures have all the targets that count.
         """
+        counts = np.flatnonzero(coefficients)
+        usable = np.isfinite(self.residuals[:, counts]).all(axis=1)
+        if usable.sum() < 2:
+            raise FitError(
+                f"fewer than two held-out mixtures have all of "
+                f"{[self.targets[t] for t in counts]}; errors of an objective need runs on which "
+                "its targets were measured together: use fewer targets, or measure them on the "
+                "same runs"
+            )
+        residuals = self.residuals[np.ix_(usable, counts)] @ coefficients[counts]
+        return residuals, self.fold[usable]
+
+    def distance(self, num_params: float | None, train_tokens: float | None) -> float:
+        """How far a scale lies outside those trained on, in log N and log D, over the distance
+        that the split extrapolated; over the spread of the trained values (or log 2, when all are
+        equal) along an axis that it did not extrapolate."""
         target = dict(zip(AXES, (num_params, train_tokens), strict=True))
-        squared = 0.0
-        beyond_split = 1.0
         reach = math.hypot(*self.reach.values())
+        squared = 0.0
         for axis, count in target.items():
             if count is None or math.isnan(self.largest[axis]):
                 continue
             above, below = count / self.largest[axis], self.smallest[axis] / count
-            beyond = max(0.0, math.log(above), math.log(below))
-            if self.reach[axis] > 0:
-                squared += beyond**2
-            else:
-                beyond_split += beyond / max(self.spread[axis], math.log(2))
-        return beyond_split * max(1.0, math.sqrt(squared) / reach if reach > 0 else 1.0)
+            outside = max(0.0, math.log(above), math.log(below))
+            spread = math.log(self.largest[axis] / self.smallest[axis])
+            squared += (
+                outside / (reach if self.reach[axis] > 0 else max(spread, math.log(2)))
+            ) ** 2
+        return math.sqrt(squared)
 
-    def enough_for(self, level: float) -> bool:
-        """Whether a conformal quantile of this level exists: ceil((m + 1) level) <= m."""
-        m = len(self.residuals)
-        return math.ceil((m + 1) * level) <= m
+    def widening(self, num_params: float | None, train_tokens: float | None) -> float:
+        """How much wider an interval must be at a target scale than at the held-out one (>= 1):
+        by the distance where the split extrapolated, else one more for every unit of it."""
+        distance = self.distance(num_params, train_tokens)
+        return max(1.0, distance) if any(self.reach.values()) else 1.0 + distance
 
-    def half_width(self, coefficients: np.ndarray, level: float) -> float:
-        """Half width of the interval of `sum_t coefficients_t target_t` at the held-out scale.
+    def half_width(
+        self, coefficients: np.ndarray, level: float, folds: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Half widths (q,) of intervals of `coefficients (T,) @ targets`.
 
-        The conformal quantile of |residual|, with its finite-sample correction; with too few
-        mixtures for the level, a Student t quantile times their root mean square (about zero, not
-        about their mean: a shared level error is an error).
+        Args:
+            folds: (K, q) what the law of each fold predicts for q mixtures: where folds disagree
+                the interval is wider (CV+, Barber et al. 2021, arXiv 1905.02928). None: one
+                width (1,) for all mixtures (split conformal).
+
+        With too few mixtures for the level, a Student t quantile times the root mean square of
+        the residuals (about zero, not about their mean: a shared level error is an error).
         """
-        size = np.abs(self.residuals @ coefficients)
-        m = len(size)
-        if self.enough_for(level):
-            return float(np.sort(size)[math.ceil((m + 1) * level) - 1])
-        rms = math.sqrt(float(np.mean(size**2)) * (1 + 1 / m))
-        return rms * float(stdtrit(max(1, m - 1), (1 + level) / 2))
+        residuals, fold = self.of_objective(coefficients)
+        size, m = np.abs(residuals), len(residuals)
+        center = np.zeros((m, 1)) if folds is None else folds[fold]
+        if enough_for(level, m):
+            upper = np.sort(center + size[:, None], axis=0)[math.ceil((m + 1) * level) - 1]
+            lower = np.sort(center - size[:, None], axis=0)[m - math.ceil((m + 1) * level)]
+            return (upper - lower) / 2
+        variance = float(np.mean(size**2)) * (1 + 1 / m) + np.var(center, axis=0)
+        return np.sqrt(variance) * float(stdtrit(max(1, m - 1), (1 + level) / 2))
 
     def probability_better(self, gap: float, coefficients: np.ndarray) -> float:
         """Probability that a mixture predicted lower by `gap` is lower.
@@ -116,7 +134,7 @@ class HeldOut:
         below the gap; errors that all mixtures share cancel. Shrunk towards 1/2 as if by one more
         mixture, so that it is never 0 or 1.
         """
-        residual = self.residuals @ coefficients
+        residual, _ = self.of_objective(coefficients)
         m = len(residual)
         difference = (residual[:, None] - residual)[~np.eye(m, dtype=bool)]
         share = (np.sum(difference < gap) + 0.5 * np.sum(difference == gap)) / len(difference)
@@ -124,11 +142,12 @@ class HeldOut:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "residuals": self.residuals.tolist(),
+            "targets": list(self.targets),
+            "residuals": blanks(self.residuals),
+            "fold": self.fold.tolist(),
             "reach": dict(self.reach),
-            "smallest": _blanks(self.smallest),
-            "largest": _blanks(self.largest),
-            "spread": dict(self.spread),
+            "smallest": _blank_counts(self.smallest),
+            "largest": _blank_counts(self.largest),
         }
 
     @classmethod
@@ -138,9 +157,15 @@ class HeldOut:
             for end in ("smallest", "largest")
         )
         residuals = np.array(data["residuals"], float)
-        return cls(residuals, dict(data["reach"]), smallest, largest, dict(data["spread"]))
+        fold = np.array(data["fold"], int)
+        return cls(tuple(data["targets"]), residuals, fold, dict(data["reach"]), smallest, largest)
 
 
-def _blanks(counts: Mapping[str, float]) -> dict[str, float | None]:
+def enough_for(level: float, num_mixtures: int) -> bool:
+    """Whether a conformal quantile of this level exists: ceil((m + 1) level) <= m."""
+    return math.ceil((num_mixtures + 1) * level) <= num_mixtures
+
+
+def _blank_counts(counts: Mapping[str, float]) -> dict[str, float | None]:
     """Counts with None for NaN, which JSON lacks."""
     return {axis: None if math.isnan(count) else count for axis, count in counts.items()}

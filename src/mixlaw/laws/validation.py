@@ -128,7 +128,7 @@ class CrossValidation:
             "targets": list(self.targets),
             "splits": [split.to_dict() for split in self.splits.values()],
             "predictions": {
-                name: {split: _blanks(s.predictions) for split, s in by_split.items()}
+                name: {split: blanks(s.predictions) for split, s in by_split.items()}
                 for name, by_split in self.scores.items()
             },
             "refused": {name: dict(reasons) for name, reasons in self.refused.items()},
@@ -332,7 +332,7 @@ def score(
     for _, test in split.folds:
         for scale in np.unique(scales[test]):
             at = scales == scale
-            means[at & test] = _column_means(values[at & ~test])
+            means[at & test] = column_means(values[at & ~test])
     held = np.isfinite(predictions) & np.isfinite(values) & np.isfinite(means)
     errors = np.where(held, predictions - values, 0.0)
     mean_errors = np.where(held, means - values, 0.0)
@@ -352,7 +352,7 @@ def score(
     )
 
 
-def _column_means(values: np.ndarray) -> np.ndarray:
+def column_means(values: np.ndarray) -> np.ndarray:
     """(T,) means of the known values (k, T); NaN where there is none."""
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=0)
@@ -396,6 +396,6 @@ def _spearman_within(
     return out
 
 
-def _blanks(table: np.ndarray) -> list[list[float | None]]:
+def blanks(table: np.ndarray) -> list[list[float | None]]:
     """A table with None for NaN, which JSON lacks."""
     return [[None if np.isnan(v) else float(v) for v in row] for row in table]

@@ -216,7 +216,14 @@ def optimize(
         raise StudyError(f"the level of the intervals is {level}; it must lie between 0 and 1")
     baselines = baselines or {}
     domains = _in_order(domains, fitted.domains)
-    scale = _Scale(fitted, objective.coefficients(fitted.targets), num_params, train_tokens, level)
+    scale = _Scale(
+        fitted,
+        objective.coefficients(fitted.targets),
+        num_params,
+        train_tokens,
+        _available_tokens(domains, train_tokens),
+        level,
+    )
     allowed = Limits.of(domains, constraints, train_tokens)
     limits = allowed if support is None else allowed.guarded(support)
     starts = _starts(scale, support, baselines, seed)
@@ -261,23 +268,36 @@ class _Scale:
     coefficients: np.ndarray
     num_params: float | None
     train_tokens: float | None
+    available_tokens: np.ndarray | None
     level: float
+
+    @property
+    def convex(self) -> bool:
+        """Whether the objective is convex: repetition keeps only a falling law so."""
+        return self.fitted.convex and (self.available_tokens is None or self.fitted.decreasing)
+
+    def predict(self, weights: np.ndarray) -> np.ndarray:
+        """(n, T) of mixtures (n, M)."""
+        return self.fitted.predict(
+            weights, self.num_params, self.train_tokens, available_tokens=self.available_tokens
+        )
 
     def objective(self, weights: np.ndarray) -> np.ndarray:
         """(n,) of mixtures (n, M)."""
-        values = self.fitted.predict(weights, self.num_params, self.train_tokens)
-        return values @ self.coefficients
+        return self.predict(weights) @ self.coefficients
 
     def value_and_gradient(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        slopes = self.fitted.gradient(point[None], self.num_params, self.train_tokens)[0]
+        slopes = self.fitted.gradient(
+            point[None], self.num_params, self.train_tokens, available_tokens=self.available_tokens
+        )[0]
         return float(self.objective(point[None])[0]), self.coefficients @ slopes
 
-    def half_width(self, coefficients: np.ndarray) -> float:
-        return float(
-            self.fitted.half_width(
-                coefficients, self.num_params, self.train_tokens, level=self.level
-            )
+    def half_width(self, coefficients: np.ndarray, weights: np.ndarray) -> float:
+        """Of one mixture (1, M)."""
+        widths = self.fitted.half_width(
+            coefficients, weights, self.num_params, self.train_tokens, level=self.level
         )
+        return float(widths[0])
 
     def forecast(
         self,
@@ -287,15 +307,15 @@ class _Scale:
         support: np.ndarray | None,
     ) -> Forecast:
         weights = mixture.array(self.fitted.domains)[None]
-        values = self.fitted.predict(weights, self.num_params, self.train_tokens)[0]
+        values = self.predict(weights)[0]
         single = np.eye(len(values))
         return Forecast(
             mixture=mixture,
             objective=Interval(
-                float(values @ self.coefficients), self.half_width(self.coefficients)
+                float(values @ self.coefficients), self.half_width(self.coefficients, weights)
             ),
             targets={
-                name: Interval(float(values[i]), self.half_width(single[i]))
+                name: Interval(float(values[i]), self.half_width(single[i], weights))
                 for i, name in enumerate(self.fitted.targets)
             },
             epochs=mixture.epochs(self.train_tokens, domains) if self.train_tokens else {},
@@ -325,6 +345,12 @@ def _in_order(domains: Sequence[Domain], names: Sequence[str]) -> list[Domain]:
     return [given[name] for name in names]
 
 
+def _available_tokens(domains: Sequence[Domain], train_tokens: float | None) -> np.ndarray | None:
+    """(M,) unique tokens; None where no domain can be repeated."""
+    tokens = np.array([float(d.available_tokens or np.inf) for d in domains])
+    return tokens if train_tokens and np.any(tokens < train_tokens) else None
+
+
 def _starts(
     scale: _Scale, support: np.ndarray | None, baselines: Mapping[str, Mixture], seed: int
 ) -> np.ndarray:
@@ -334,7 +360,7 @@ def _starts(
     starts += [mixture.array(names)[None] for mixture in baselines.values()]
     if support is not None:
         starts.append(support[np.argsort(scale.objective(support))[:4]])
-    if not scale.fitted.convex:
+    if not scale.convex:
         starts.append(np.random.default_rng(seed).dirichlet(np.ones(len(names)), 12))
     return np.concatenate(starts)
 
@@ -345,7 +371,7 @@ def _solve(scale: _Scale, limits: Limits, starts: np.ndarray) -> Solution:
         limits.lower,
         limits.upper,
         starts=starts,
-        convex=scale.fitted.convex,
+        convex=scale.convex,
     )
 
 

@@ -35,14 +35,29 @@ class Forecaster(Protocol):
         """Whether every target is convex in the mixture."""
         ...
 
+    @property
+    def decreasing(self) -> bool:
+        """Whether no share ever raises a target, so that repetition leaves it convex."""
+        ...
+
     def predict(
-        self, weights: np.ndarray, num_params: float | None, train_tokens: float | None
+        self,
+        weights: np.ndarray,
+        num_params: float | None,
+        train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None,
     ) -> np.ndarray:
-        """Values (n, T) of mixtures (n, M)."""
+        """Values (n, T) of mixtures (n, M), of domains with (M,) unique tokens."""
         ...
 
     def gradient(
-        self, weights: np.ndarray, num_params: float | None, train_tokens: float | None
+        self,
+        weights: np.ndarray,
+        num_params: float | None,
+        train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None,
     ) -> np.ndarray:
         """Slopes (n, T, M) in the proportions."""
         ...
@@ -50,12 +65,14 @@ class Forecaster(Protocol):
     def half_width(
         self,
         coefficients: np.ndarray,
+        weights: np.ndarray,
         num_params: float | None,
         train_tokens: float | None,
         *,
         level: float,
-    ) -> float:
-        """Half width of the interval of `coefficients (T,) @ targets`; infinite when unknown."""
+    ) -> np.ndarray:
+        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M);
+        infinite when unknown."""
         ...
 
     def probability_better(

@@ -227,15 +227,20 @@ class Study:
         """Forecasts of mixtures: one mapping target -> (value, half width of the interval) each."""
         fitted, scale = self.fit(), scale or self.scale
         weights = np.stack([mixture.array(fitted.domains) for mixture in mixtures])
-        values = fitted.predict(weights, scale.num_params, scale.train_tokens)
+        at = (scale.num_params, scale.train_tokens)
+        available = np.array([float(d.available_tokens or np.inf) for d in self.domains()])
+        values = fitted.predict(weights, *at, available_tokens=available if at[1] else None)
         level = self.config.fit.level
-        half = [
-            fitted.half_width(one_target, scale.num_params, scale.train_tokens, level=level)
-            for one_target in np.eye(len(fitted.targets))
-        ]
+        half = np.stack(
+            [fitted.half_width(one, weights, *at, level=level) for one in np.eye(values.shape[1])],
+            axis=1,
+        )
         return [
-            {t: (float(v), h) for t, v, h in zip(fitted.targets, row, half, strict=True)}
-            for row in values
+            {
+                target: (float(value), float(width))
+                for target, value, width in zip(fitted.targets, *row, strict=True)
+            }
+            for row in zip(values, half, strict=True)
         ]
 
     def extrapolates(self, mixture: Mixture) -> list[str]:
@@ -387,7 +392,9 @@ class Study:
         Raises: RunTableError: every run diverged.
         """
         specs = [*self.design(), *verify_specs]
-        table = self.store.table(specs, list(self.config.domains))
+        domains = self.corpus().domains
+        unique = {d.name: d.available_tokens for d in domains if d.available_tokens}
+        table = self.store.table(specs, list(self.config.domains), available_tokens=unique)
         table.write(self.folder / "runs.csv")
         return table
 

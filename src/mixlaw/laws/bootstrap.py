@@ -1,0 +1,107 @@
+"""Which mixture is best, and how sure: refits to resampled mixtures.
+
+Every draw takes as many mixtures as were trained, with replacement, with all their rows, and fits
+the chosen law anew; a bootstrap of the parameters alone covers far too little (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlaw.errors import FitError
+from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.combination import FittedSum
+from mixlaw.laws.fitting import batch_of
+from mixlaw.laws.points import Points
+from mixlaw.laws.selection import FittedLaws
+from mixlaw.laws.solver import Start
+
+NUM_DRAWS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Refits of one law.
+
+    Attributes:
+        draws: R mappings target -> fitted law, each of one resample.
+    """
+
+    draws: Sequence[Mapping[str, Fitted]]
+
+    def objective(self, coefficients: np.ndarray, points: Points) -> np.ndarray:
+        """(R, n) values of `coefficients (T,) @ targets`."""
+        out = np.zeros((len(self.draws), len(points)))
+        for row, laws in zip(out, self.draws, strict=True):
+            for c, fitted in zip(coefficients, laws.values(), strict=True):
+                if c:
+                    row += c * fitted.predict(points)
+        return out
+
+    def probability_best(self, coefficients: np.ndarray, points: Points) -> np.ndarray:
+        """(n,) share of the draws in which each candidate mixture is the lowest."""
+        best = np.argmin(self.objective(coefficients, points), axis=1)
+        return np.bincount(best, minlength=len(points)) / len(self.draws)
+
+    def confidence_set(
+        self, coefficients: np.ndarray, points: Points, *, level: float = 0.9
+    ) -> np.ndarray:
+        """Indices of the fewest candidates that hold the best in `level` of the draws, likeliest
+        first."""
+        probability = self.probability_best(coefficients, points)
+        order = np.argsort(-probability, kind="stable")
+        needed = int(np.searchsorted(np.cumsum(probability[order]), level - 1e-12)) + 1
+        return order[:needed]
+
+    def probability_better(self, coefficients: np.ndarray, points: Points) -> np.ndarray:
+        """(n, n) probability that candidate i is lower than candidate k, from the spread of the
+        refits, shrunk towards 1/2 as if by one more draw. It does not know the law's own misfit:
+        `FittedLaws.probability_better` reads that from held-out residuals."""
+        values = self.objective(coefficients, points)
+        lower = (values[:, :, None] < values[:, None, :]).sum(axis=0)
+        equal = (values[:, :, None] == values[:, None, :]).sum(axis=0)
+        return (lower + 0.5 * equal + 0.5) / (len(values) + 1)
+
+
+def bootstrap(fitted: FittedLaws, *, num_draws: int = NUM_DRAWS, seed: int = 0) -> Bootstrap:
+    """Refit the chosen law to resampled mixtures.
+
+    Args:
+        fitted: its law, or each law of its stack, is refitted to its own runs; the prior strength
+            and, of a stack, the shares are kept.
+        num_draws: R.
+    Raises: FitError: fewer than one draw, or draws that cannot be fitted.
+    """
+    if num_draws < 1:
+        raise FitError(f"num_draws is {num_draws}; it must be at least 1")
+    batch = batch_of(fitted.cross_validation.runs, fitted.targets)
+    use = _resampled(batch.mixture_ids, num_draws, np.random.default_rng(seed))
+    of_target = [
+        _refit(law, batch.select([t]), use, seed) for t, law in enumerate(fitted.laws.values())
+    ]
+    return Bootstrap(
+        [dict(zip(fitted.targets, laws, strict=True)) for laws in zip(*of_target, strict=True)]
+    )
+
+
+def _resampled(mixture_ids: np.ndarray, num_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(R, n) how often each row was drawn, with all rows of its mixture."""
+    mixtures, which = np.unique(mixture_ids, return_inverse=True)
+    counts = rng.multinomial(len(mixtures), np.full(len(mixtures), 1 / len(mixtures)), num_draws)
+    return counts[:, which.reshape(-1)].astype(float)
+
+
+def _refit(law: Fitted, batch: Batch, use: np.ndarray, seed: int) -> list[Fitted]:
+    """R refits of one target's law."""
+    if isinstance(law, FittedSum):
+        parts = [_refit(part, batch, use, seed) for part in law.parts]
+        return [
+            FittedSum(law.name, law.target, draw, law.shares) for draw in zip(*parts, strict=True)
+        ]
+    recipe: Recipe = law.recipe
+    start = law.start and Start(law.start.theta, law.start.noise, keep_noise=True)
+    resampled = batch.times(use, np.zeros(len(use), int))
+    return recipe.fit_batch(resampled, seed=seed, starts=[start] * len(use))
