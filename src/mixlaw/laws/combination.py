@@ -15,6 +15,8 @@ from mixlaw.laws.base import Batch, Fitted, Recipe
 from mixlaw.laws.points import Points
 from mixlaw.laws.solver import Start
 
+STACK, AGGREGATE = "stack", "aggregate"
+
 
 class Combination(Recipe):
     """A weighted sum of recipes, with weights >= 0, so convex where all of them are.
@@ -112,7 +114,7 @@ def aggregate(laws: Mapping[str, Fitted], shares: Mapping[str, float], *, target
     if not shares:
         raise FitError("an aggregate needs at least one target with a share")
     return FittedSum(
-        "aggregate",
+        AGGREGATE,
         target,
         tuple(laws[name] for name in shares),
         np.array(list(shares.values()), float),

@@ -8,12 +8,14 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.noise import noise_weights
 from mixlaw.laws.points import Points
 from mixlaw.runs import RunTable
 
 
 def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
-    """The targets of `runs` as problems; what is left out becomes a warning.
+    """The targets of `runs` as problems, rows weighted by the noise that repeated runs show; what
+    is left out becomes a warning.
 
     Raises:
         RunTableError: no such target.
@@ -44,7 +46,7 @@ def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
         own=np.array([runs.domains.index(n) if n in runs.domains else -1 for n in names]),
         points=Points.of(runs),
         y=np.where(use, values, 0.0),
-        use=use.astype(float),
+        use=use * noise_weights(runs, targets),
         mixture_ids=runs.mixture_ids(),
         run_ids=np.unique(runs.run, return_inverse=True)[1].reshape(-1),
         warnings=tuple(warnings),
