@@ -4,9 +4,10 @@
     python -m benchmarks laws regmix coverage    these parts
     python -m benchmarks laws --quick            all, few rows, two minutes; writes no table
 
-Each part writes `benchmarks/results/laws-<part>.md`, so a part can be run again alone. The run tables
-are those of `../shared/data`, or of the folder in MIXLAW_DATA. Peers need `pip install lightgbm
-scikit-learn`, the recipe of the paper's authors (part `speed`) torch as well.
+Each part writes `benchmarks/results/laws-<part>.md`, so a part can be run again alone. The run
+tables are those of `../shared/data`, or of the folder in MIXLAW_DATA. Peers need `pip install
+lightgbm scikit-learn`, the recipe of the paper's authors (part `speed`) torch as well. Timings mean
+most with OMP_NUM_THREADS=1 on a quiet machine.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PARTS = {
     "speed": "speed:speed",
     "growth": "growth:growth",
 }
-"""Part -> module:function. Modules are loaded when asked for: not every part needs every package."""
+"""Part -> module:function; loaded when asked for, since not every part needs every package."""
 
 
 def part(name: str) -> Callable[[Settings], None]:

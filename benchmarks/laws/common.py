@@ -42,6 +42,10 @@ class Settings:
         return values[:quick] if self.quick else values
 
 
+DIVERGED = 100
+"""A mean error above this many nats says only that some fit diverged."""
+
+
 @dataclass
 class Scoreboard:
     """Figures by row, column and seed.
@@ -49,32 +53,40 @@ class Scoreboard:
     Attributes:
         found: (row, column) -> one figure a seed.
         refused: (row, column) -> why there is none.
+        rows, columns: in the order of arrival.
     """
 
     found: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+
+    def _arrive(self, row: str, column: str) -> tuple[str, str]:
+        for seen, name in ((self.rows, row), (self.columns, column)):
+            if name not in seen:
+                seen.append(name)
+        return row, column
 
     def add(self, row: str, column: str, figure: float) -> None:
-        self.found.setdefault((row, column), []).append(float(figure))
+        self.found.setdefault(self._arrive(row, column), []).append(float(figure))
 
     def refuse(self, row: str, column: str, reason: str) -> None:
-        self.refused[row, column] = reason
+        self.refused[self._arrive(row, column)] = reason
 
     def cell(self, row: str, column: str, digits: int) -> str:
         """Mean ± standard deviation over seeds; – where it was refused or not asked for."""
         figures = self.found.get((row, column))
         if not figures:
             return "–"
+        if np.mean(figures) >= DIVERGED:
+            return f"{np.mean(figures):.0e}"
         mean = f"{np.mean(figures):.{digits}f}"
         return mean if len(figures) == 1 else f"{mean} ± {np.std(figures, ddof=1):.{digits}f}"
 
-    def table(self, corner: str, columns: Sequence[str] | None = None, *, digits: int = 3) -> str:
-        """Markdown: a line for each row in the order of arrival."""
-        keys = [*self.found, *self.refused]
-        columns = columns or list(dict.fromkeys(column for _, column in keys))
-        rows = dict.fromkeys(row for row, column in keys if column in columns)
-        cells = [[row, *(self.cell(row, column, digits) for column in columns)] for row in rows]
-        return markdown([corner, *columns], cells)
+    def table(self, corner: str, *, digits: int = 3) -> str:
+        """Markdown: a line for each row."""
+        cells = [[row, *(self.cell(row, c, digits) for c in self.columns)] for row in self.rows]
+        return markdown([corner, *self.columns], cells)
 
     def notes(self) -> str:
         """Why cells are empty: a line for each row that has one, its first reason."""
@@ -155,6 +167,8 @@ def forecast_law(name: str) -> Callable[[RunTable, Points], np.ndarray]:
     """
 
     def forecast(train: RunTable, points: Points) -> np.ndarray:
+        if name not in CANDIDATES:
+            raise FitError("not in the catalogue of this version")
         recipe = make(name, axes_of(train))
         fitted = (fit(recipe, train, target=target) for target in train.targets)
         return np.stack([law.predict(points) for law in fitted], axis=1)
@@ -203,5 +217,7 @@ def report(settings: Settings, part: str, title: str, body: str) -> None:
             peers.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    about = f"Mean ± standard deviation over {settings.seeds} seeds. {', '.join(peers)}.".strip()
+    about = f"Peers: {', '.join(peers)}." if peers else "No peers installed."
+    if "±" in body:
+        about = f"Mean ± standard deviation over {settings.seeds} seeds. {about}"
     publish(f"laws-{part}", title, f"python -m benchmarks laws {part}", f"{about}\n\n{body}")

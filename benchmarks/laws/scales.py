@@ -125,20 +125,24 @@ def score_laws(
     runs: RunTable,
     train: np.ndarray,
     tests: Mapping[str, np.ndarray],
-) -> None:
+) -> dict[str, np.ndarray]:
     """Fit the default and the named laws to the rows `train` and score them on each test's rows.
 
     Args:
         train: (n,) boolean; tests: column -> (n,) boolean.
+    Returns: law -> its values (n, T) at all rows.
     """
+    every = {}
     for law, forecast in forecasts(laws).items():
         try:
             predicted = forecast(runs.select(train), Points.of(runs))
         except MixlawError as error:
             board.refuse(law, next(iter(tests)), str(error))
             continue
+        every[law] = predicted
         for column, rows in tests.items():
             board.add(law, column, relative_error(predicted[rows], runs.values[rows]))
+    return every
 
 
 def _slimpajama(settings: Settings) -> tuple[RunTable, dict[str, np.ndarray]]:
@@ -163,11 +167,30 @@ def dmsl(settings: Settings) -> None:
                 for name in names
                 for kind in scored_on
             }
-            score_laws(board, laws, runs, small & kinds[trained_on], tests)
+            every = score_laws(board, laws, runs, small & kinds[trained_on], tests)
             parts.append(
-                f"**Fitted on {trained_on}, up to {largest}**\n\n{board.table('')}\n\n{board.notes()}"
+                f"**Fitted on {trained_on}, up to {largest}**\n\n"
+                f"{board.table('')}\n\n{board.notes()}".rstrip()
             )
-    report(settings, "dmsl", "Laws across scales: dmsl_slimpajama", ABOUT_DMSL + "\n\n".join(parts))
+            if trained_on == "all":
+                parts.append(_by_target(every, runs, runs.num_params == SIZES["937M"], kinds))
+    body = ABOUT_DMSL + "\n\n".join(parts)
+    report(settings, "dmsl", "Laws across scales: dmsl_slimpajama", body)
+
+
+def _by_target(
+    every: Mapping[str, np.ndarray],
+    runs: RunTable,
+    at: np.ndarray,
+    kinds: Mapping[str, np.ndarray],
+) -> str:
+    """The error of each target at the rows `at` (n,) past 20 %."""
+    board, rows = Scoreboard(), at & kinds["all"]
+    for law, predicted in every.items():
+        for t, target in enumerate(runs.targets):
+            one = (rows, slice(t, t + 1))
+            board.add(law, target, relative_error(predicted[one], runs.values[one]))
+    return f"By target, 937M, all:\n\n{board.table('')}"
 
 
 def dmsl_mixtures(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from mixlaw.laws.catalogue import (
 )
 
 BOTH_AXES = {"num_params": 1e5, "train_tokens": 1e6}
+FLAT_FOR_SOME = {"capacity"}  # a domain left with only the head gains nothing from a larger model
 LAWS = [name for name in CANDIDATES if isinstance(make(name, BOTH_AXES), Law)]
 
 
@@ -64,7 +65,13 @@ class TestEveryLaw:
             for axis in lab.axes:
                 larger = replace(points, **{axis: 2 * getattr(points, axis)})
                 change = law.predict(theta, larger) - value
-                assert np.all(change < 0) if axis in law.needs else np.all(change == 0)
+                if axis not in law.needs:
+                    assert np.all(change == 0)
+                elif name in FLAT_FOR_SOME:
+                    assert np.all(change <= 0)
+                    assert np.mean(change < 0) > 0.5
+                else:
+                    assert np.all(change < 0)
 
     def test_convex_where_it_says_so(self, name, lab, rng):
         law, points = lab.law_named(name), lab.grid(rng, mixtures=40)
@@ -179,12 +186,17 @@ def test_identified_parameters_of_the_papers_laws():
     assert counts == {"m1": 11, "m2": 7, "m3": 3, "m4": 6}
 
 
-@pytest.mark.parametrize("axes", [[], ["num_params"], ["train_tokens"]])
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        (name, axes)
+        for name in LAWS
+        for axes in ([], ["num_params"], ["train_tokens"])
+        if axes or name not in MANY_SCALES
+    ],
+)
 def test_axes_that_do_not_vary_are_not_read(name, axes, lab, rng):
     """A law over some of the axes takes points whose other counts are unknown."""
-    if name in MANY_SCALES and not axes:
-        pytest.skip("needs an axis")
     law = make(name, {axis: BOTH_AXES[axis] for axis in axes}).for_targets(np.array([0]))
     known = lab.grid(rng, mixtures=6)
     unknown = {axis: np.full(len(known), np.nan) for axis in BOTH_AXES if axis not in axes}

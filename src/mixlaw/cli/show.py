@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from mixlaw.runs import FAILED, RunSpec, RunTable
 if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
+    from mixlaw.laws.diagnostics import Finding
+    from mixlaw.laws.noise import Noise
     from mixlaw.optimize import Decision
     from mixlaw.study.verification import Verification
 
@@ -133,63 +135,95 @@ def corpus(summary: dict[str, Any]) -> None:
     line(f"tokenizer {summary['tokenizer']}, {summary['vocab_size']:,} ids")
 
 
-def fit(fitted: FittedLaws) -> None:
-    """Every candidate's held-out error on the deciding split, then the chosen law by target."""
+def fit(
+    fitted: FittedLaws,
+    findings: Sequence[Finding],
+    half_widths: Mapping[str, tuple[float, float]],
+    noise: Noise,
+    level: float,
+) -> None:
+    """Every candidate on held-out runs, the chosen law by target, and what to read first."""
     validation = fitted.cross_validation
-    split = validation.deciding_split
-    rows, refusals = [], []
-    for name in validation.ranking():
-        scores = validation.scores[name][split]
-        within = validation.scores[name].get("mixture")
-        rows.append(
-            [
-                ("* " if name == fitted.law else "  ") + name,
-                f"{scores.normalised_error.mean():.3f}",
-                f"{scores.mae.mean():.4f}",
-                f"{scores.spearman.mean():.3f}",
-                "-" if within is None else f"{within.normalised_error.mean():.3f}",
-            ]
-        )
-    for name, reasons in validation.refused.items():
-        if split in reasons:
-            rows.append([f"  {name}", "refused", "", "", ""])
-            refusals.append(f"{name}: {reasons[split]}")
-    columns = ["law (* chosen)", "squared error", "abs. error", "rank corr."]
-    title = {"scale": "held out: mixtures, the largest size and the longest horizon"}.get(
-        split, "held out: mixtures"
-    )
-    _table([*columns, "at known scales"], rows, title=title)
+    _candidates(validation, fitted.law)
+    _by_target(fitted, half_widths, noise, level)
     if fitted.at_largest is not None:
-        _one_scale(fitted.at_largest)
-    line("squared error: of all targets, as a share of that of predicting the mean")
-    for refusal in refusals:
-        line(f"refused {refusal}")
-    scores = validation.scores[fitted.law]
-    name = "mixture" if "mixture" in scores else split
-    rows = [
-        [target, f"{m:.4f}", f"{base:.4f}", f"{m / base:.2f}", f"{rho:.3f}"]
-        for target, m, base, rho in zip(
-            fitted.targets,
-            scores[name].mae,
-            scores[name].mae_of_mean,
-            scores[name].spearman,
-            strict=True,
-        )
-    ]
-    columns = ["target", "abs. error", "of predicting the mean", "ratio", "rank corr."]
-    _table(columns, rows, title=f"{fitted.law}: held-out mixtures at the trained scales")
-    _warnings(fitted.warnings)
+        best = list(fitted.at_largest.ranking().items())[:MOST_COMPARED]
+        found = ", ".join(f"{name} {error:.3f}" for name, error in best)
+        line(f"for comparison, laws of the mixture alone at the largest scale: {found}")
+    for name, reasons in validation.refused.items():
+        for reason in dict.fromkeys(reasons.values()):
+            line(f"refused {name}: {reason}")
+    if findings:
+        out.print("\n[bold]Read this[/]")
+    for finding in findings:
+        out.print(f"[yellow]{finding.kind}:[/] {_plain(finding.text)}", soft_wrap=True)
+    told = {finding.text for finding in findings}
+    _warnings([text for text in fitted.warnings if text not in told])
 
 
-def _one_scale(validation: CrossValidation) -> None:
+SPLITS = {"scale": "new scale", "mixture": "new mixtures"}
+MOST_COMPARED, MOST_TARGETS = 3, 15
+
+
+def _candidates(validation: CrossValidation, chosen: str) -> None:
+    splits = [split for split in SPLITS if split in validation.splits]
+    deciding = validation.deciding_split
     rows = []
-    for name in validation.ranking():
-        scores = validation.scores[name][validation.deciding_split]
-        found = (scores.normalised_error, scores.mae, scores.spearman)
-        rows.append([f"  {name}", *(f"{values.mean():.3f}" for values in found)])
-    columns = ["law", "squared error", "abs. error", "rank corr."]
-    title = "for comparison: laws of the mixture alone, held-out mixtures at the largest scale"
-    _table(columns, rows, title=title)
+    ranked = list(validation.ranking())
+    for name in [*ranked, *(name for name in validation.refused if name not in ranked)]:
+        row = [("* " if name == chosen else "  ") + name]
+        for split in splits:
+            scores = validation.scores.get(name, {}).get(split)
+            if scores is None:
+                row += ["refused", ""]
+            else:
+                row += [_short(scores.normalised_error.mean()), f"{scores.spearman.mean():.3f}"]
+        scores = validation.scores.get(name, {}).get(deciding)
+        row.append("" if scores is None else _short(scores.mae.mean(), 4))
+        rows.append(row)
+    columns = [text for split in splits for text in (SPLITS[split], "rank corr.")]
+    of_mean = validation.scores[chosen][deciding].mae_of_mean.mean()
+    _table(["law (* chosen)", *columns, "abs. error"], rows, title="squared error, held out")
+    decides = f"; {SPLITS[deciding]} decide" + ("s" if deciding == "scale" else "")
+    line(
+        "squared error: as a share of that of predicting the mean, over targets (0 perfect, 1 "
+        f"useless){decides if len(splits) > 1 else ''}; the mean's abs. error is {of_mean:.4f}"
+    )
+
+
+def _by_target(
+    fitted: FittedLaws,
+    half_widths: Mapping[str, tuple[float, float]],
+    noise: Noise,
+    level: float,
+) -> None:
+    """The chosen law, worst targets first where they are many."""
+    validation = fitted.cross_validation
+    scores = validation.scores[fitted.law]["mixture"]
+    ratio = scores.mae / scores.mae_of_mean
+    overall = dict(zip(noise.targets, noise.overall.tolist(), strict=True))
+    order = range(len(ratio))
+    if len(ratio) > MOST_TARGETS:
+        order = sorted(order, key=lambda t: -ratio[t])[:MOST_TARGETS]
+    far = any(near != target for near, target in half_widths.values())
+    rows = []
+    for t in order:
+        target = fitted.targets[t]
+        near, at_target = half_widths[target]
+        row = [target, f"{scores.mae[t]:.4f}", f"{scores.mae_of_mean[t]:.4f}", f"{ratio[t]:.2f}"]
+        row += [f"{scores.spearman[t]:.3f}", f"± {near:.4f}"]
+        row += [f"± {at_target:.4f}"] if far else []
+        known = overall[target] == overall[target]
+        rows.append([*row, f"{overall[target]:.4f}" if known else "-"])
+    columns = ["target", "abs. error", "the mean's", "ratio", "rank corr.", f"{level:.0%} here"]
+    columns += ["at target", "seed noise"] if far else ["seed noise"]
+    _table(columns, rows, title=f"\n{fitted.law}: new mixtures at the trained scales")
+    if len(ratio) > MOST_TARGETS:
+        line(f"the {MOST_TARGETS} worst of {len(ratio)} targets; --json has all")
+
+
+def _short(number: float, digits: int = 3) -> str:
+    return f"{number:.{digits}f}" if number < 1000 else f"{number:.1e}"
 
 
 def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:

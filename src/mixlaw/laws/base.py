@@ -22,7 +22,7 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.points import AXES, Axes, Points, scale_levels
-from mixlaw.laws.solver import Start, solve
+from mixlaw.laws.solver import Prior, Start, solve
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,35 @@ class Batch:
             use=self.use[:, keep],
             mixture_ids=self.mixture_ids[keep],
             run_ids=self.run_ids[keep],
+        )
+
+    def merged(self) -> Batch:
+        """Rows of one mixture at one scale made one: their geometric mean, weighing as much as all.
+
+        Relative least squares has the same minimum, and the work no longer grows with repeats.
+        """
+        keys = [self.mixture_ids, self.points.num_params, self.points.train_tokens]
+        if self.points.available_tokens is not None:
+            keys += list(self.points.available_tokens.T)
+        point = np.zeros(len(self.points), int)
+        for key in keys:
+            _, level = np.unique(key, return_inverse=True)
+            pairs = point * (level.max() + 1) + level.reshape(-1)
+            _, first, point = np.unique(pairs, return_index=True, return_inverse=True)
+            point = point.reshape(-1)
+        use, y = np.empty((2, len(self), len(first)))
+        for b, (weight, values) in enumerate(zip(self.use, self.y, strict=True)):
+            logs = np.log(np.where(weight > 0, values, 1.0))
+            use[b] = np.bincount(point, weight)
+            total = np.bincount(point, weight * logs)
+            y[b] = np.where(use[b] > 0, np.exp(total / np.where(use[b] > 0, use[b], 1.0)), 0.0)
+        return replace(
+            self,
+            points=self.points.select(first),
+            y=y,
+            use=use,
+            mixture_ids=self.mixture_ids[first],
+            run_ids=self.run_ids[first],
         )
 
     def times(self, use: np.ndarray, copies_of: Sequence[int] | np.ndarray) -> Batch:
@@ -224,9 +253,24 @@ class Law(Recipe):
         """Independent Gaussians over theta for targets of mean `level` (B,): mean (B, p), standard
         deviation (B, p), inf where free."""
 
-    def for_targets(self, own: np.ndarray | None) -> Law:
+    def for_targets(self, own: np.ndarray) -> Law:
         """This law specialised to B targets with own domains `own` (B,) (None: without)."""
         return self
+
+    @property
+    def learns_prior(self) -> bool:
+        """Whether some of the prior is learned from the targets together."""
+        return False
+
+    def learned(self, points: Points) -> np.ndarray:
+        """(p,) integers: which group of parameters, whose common prior sd is learned, each
+        belongs to; -1 for none."""
+        return np.full(self.num_parameters(points.weights.shape[1]), -1)
+
+    def pooled(self, points: Points) -> np.ndarray:
+        """Indices in theta of one parameter for the background and one per domain (1 + M,), whose
+        mean and covariance over targets are learned; empty for none."""
+        return np.empty(0, int)
 
     def fit_batch(
         self, batch: Batch, *, seed: int = 0, starts: Sequence[Start | None] | None = None
@@ -237,19 +281,19 @@ class Law(Recipe):
         """
         self.check(batch)
         self._check_number_of_runs(batch)
-        fitted: dict[int, Fitted] = {}
-        for has_own in (True, False):
-            which = np.flatnonzero((batch.own >= 0) == has_own)
-            if len(which):
-                part = None if starts is None else [starts[b] for b in which.tolist()]
-                found = self._fit_alike(batch.select(which), seed, part)
-                fitted |= dict(zip(which.tolist(), found, strict=True))
-        return [fitted[b] for b in range(len(batch))]
+        if starts is None:
+            starts = [None] * len(batch)
+        p = self.num_parameters(len(batch.domains))
+        size = max(FEWEST_AT_ONCE, MOST_NUMBERS // p**2)
+        fitted: list[Fitted] = []
+        for first in range(0, len(batch), size):
+            part = batch.select(np.arange(first, min(first + size, len(batch))))
+            fitted += self._fit_together(part, seed, starts[first : first + size])
+        return fitted
 
-    def _fit_alike(
-        self, batch: Batch, seed: int, starts: Sequence[Start | None] | None
+    def _fit_together(
+        self, batch: Batch, seed: int, starts: Sequence[Start | None]
     ) -> list[FittedLaw]:
-        """Fit problems that all have an own domain, or all have none."""
         solution = solve(self, batch, seed=seed, starts=starts)
         loose = (
             f"law {self.name}: loose parameters, condition number {condition:.1e}"
@@ -268,6 +312,7 @@ class Law(Recipe):
                     float(solution.rmse[b]), float(solution.condition[b]), float(solution.noise[b])
                 ),
                 warnings=batch.warnings[b] + ((text,) if text else ()),
+                learned_prior=solution.priors[b],
             )
             for b, text in enumerate(loose)
         ]
@@ -288,6 +333,12 @@ class Law(Recipe):
                 )
 
 
+MANY_ROWS = 20_000
+"""Above it, rows of one mixture at one scale are fitted as one."""
+
+MOST_NUMBERS, FEWEST_AT_ONCE = 30_000_000, 8
+"""Problems are fitted together while their matrices (p, p) hold no more numbers than this."""
+
 LOOSE = 1e7
 """A condition number from which the parameters are reported as loose."""
 
@@ -297,7 +348,7 @@ class Diagnostics:
     """How a fit went.
 
     Attributes:
-        rmse: of the training rows, in the target's unit.
+        rmse: of the training rows (merged, where they are many), in the target's unit.
         condition: condition number of the Jacobian with its prior rows, columns scaled to length
             one; above 1e7 the parameters (not necessarily the predictions) are loose.
         noise: the noise variance that approximate leave-one-mixture-out chose, as a share of
@@ -319,6 +370,7 @@ class FittedLaw(Fitted):
         own: index of the target's own domain or None.
         diagnostics: how the fit went.
         warnings: read them before extrapolating.
+        learned_prior: for refits to the same table; not stored.
     """
 
     law: Law
@@ -328,6 +380,7 @@ class FittedLaw(Fitted):
     own: int | None
     diagnostics: Diagnostics
     warnings: tuple[str, ...] = ()
+    learned_prior: Prior | None = None
 
     @property
     def recipe(self) -> Law:
@@ -335,7 +388,7 @@ class FittedLaw(Fitted):
 
     @cached_property
     def _law(self) -> Law:
-        return self.law.for_targets(None if self.own is None else np.array([self.own]))
+        return self.law.for_targets(np.array([-1 if self.own is None else self.own]))
 
     def predict(self, points: Points) -> np.ndarray:
         return self._law.value(self.theta[None], points)[0]
@@ -345,7 +398,8 @@ class FittedLaw(Fitted):
 
     @property
     def start(self) -> Start:
-        return Start(self.theta, self.diagnostics.noise)
+        keep = self.learned_prior is not None
+        return Start(self.theta, self.diagnostics.noise, self.learned_prior, keep)
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ the chosen law anew; a bootstrap of the parameters alone covers far too little (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from mixlaw.laws.combination import FittedSum
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import Points
 from mixlaw.laws.selection import FittedLaws
-from mixlaw.laws.solver import Start
 
 NUM_DRAWS = 200
 
@@ -102,6 +101,6 @@ def _refit(law: Fitted, batch: Batch, use: np.ndarray, seed: int) -> list[Fitted
             FittedSum(law.name, law.target, draw, law.shares) for draw in zip(*parts, strict=True)
         ]
     recipe: Recipe = law.recipe
-    start = law.start and Start(law.start.theta, law.start.noise, keep_noise=True)
+    start = law.start and replace(law.start, keep=True)
     resampled = batch.times(use, np.zeros(len(use), int))
     return recipe.fit_batch(resampled, seed=seed, starts=[start] * len(use))

@@ -28,8 +28,9 @@ from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
 HARDNESS_SD = 1.0
 """Prior sd of a competitor's log c_j around the level of the target."""
 
-HEAD_MEAN, HEAD_SD = np.log(0.02), 1.0
-"""Prior of log H, in units of the reference of N."""
+HEAD_MEAN, HEAD_SD = np.log(0.02), 0.2
+"""Prior of log H, in units of the reference of N. Runs tell H badly from the exponents b; left
+looser it wanders to the size of the smallest model, and forecasts are worse."""
 
 NEWTON_STEPS = 50
 
@@ -73,7 +74,7 @@ class CompetedCapacity(Term):
         self.reference, self.own = reference, own
         self.needs = frozenset({MIXTURE} if reference is None else {MIXTURE, NUM_PARAMS})
 
-    def for_targets(self, own: np.ndarray | None) -> Term:
+    def for_targets(self, own: np.ndarray) -> Term:
         return CompetedCapacity(self.reference, own)
 
     def num_parameters(self, num_domains: int) -> int:
@@ -96,11 +97,14 @@ class CompetedCapacity(Term):
         demand = np.log((points.weights + OWN_FLOOR) * c * b)
         return head, size, b, allocate(demand, b, head, size)
 
-    def _of_own(self, array: np.ndarray) -> np.ndarray:
-        """The own domain's entries (B, rows) of an array (B, rows, M)."""
+    def _own(self) -> np.ndarray:
         if self.own is None:
             raise FitError("the share of a target's own domain is asked for, but it has none")
-        return array[np.arange(len(array)), :, self.own]
+        return self.own
+
+    def _of_own(self, array: np.ndarray) -> np.ndarray:
+        """The own domain's entries (B, rows) of an array (B, rows, M)."""
+        return array[np.arange(len(array)), :, self._own()]
 
     def _value(self, theta: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
         num_domains = x.shape[2]
@@ -135,24 +139,24 @@ class CompetedCapacity(Term):
         head, size, b, x = self._allocate(theta, points)
         value = self._value(theta, b, x)
         shared, own_rate, in_head = self._slopes(head, b, x)
-        each, num_domains = np.arange(len(theta)), x.shape[2]
+        each, own, num_domains = np.arange(len(theta)), self._own(), x.shape[2]
         own_b, own_log_x = self._of_own(b), np.log(self._of_own(x))
         # A change of log b_j moves the log demand by 1, and the answer to it by -b_j log x_j more.
         answer = 1 - b * np.log(x)
         in_b, in_c = shared * answer, shared.copy()
-        in_b[each, :, self.own] += own_rate * self._of_own(answer)
-        in_c[each, :, self.own] += own_rate
+        in_b[each, :, own] += own_rate * self._of_own(answer)
+        in_c[each, :, own] += own_rate
         in_head = np.where(head < size, head, 0.0)[:, :, 0] * in_head
         jacobian = np.concatenate([in_head[:, :, None], in_b, in_c], axis=2)
         jacobian *= -own_b[:, :, None]
-        jacobian[each, :, 1 + self.own] -= own_b * own_log_x
-        jacobian[each, :, 1 + num_domains + self.own] += 1
+        jacobian[each, :, 1 + own] -= own_b * own_log_x
+        jacobian[each, :, 1 + num_domains + own] += 1
         return value, value[:, :, None] * jacobian
 
     def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
         head, _, b, x = self._allocate(theta, points)
         shared, own_rate, _ = self._slopes(head, b, x)
-        shared[np.arange(len(theta)), :, self.own] += own_rate
+        shared[np.arange(len(theta)), :, self._own()] += own_rate
         factor = -self._value(theta, b, x) * self._of_own(b)
         return factor[:, :, None] * shared / (points.weights + OWN_FLOOR)
 
@@ -164,7 +168,7 @@ class CompetedCapacity(Term):
         mean[:, 1 + num_domains :] = (np.log(level) - factor)[:, None]
         sd = np.repeat([EXPONENT_SD, HARDNESS_SD], num_domains)
         sd = np.tile(np.concatenate([[HEAD_SD], sd]), (len(level), 1))
-        sd[np.arange(len(level)), 1 + num_domains + self.own] = np.inf
+        sd[np.arange(len(level)), 1 + num_domains + self._own()] = np.inf
         return mean, sd
 
 

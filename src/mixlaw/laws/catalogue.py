@@ -9,6 +9,7 @@ from mixlaw.errors import FitError
 from mixlaw.laws import aggregation, capacity, domain_powers, effective, joint, mixing, scaling
 from mixlaw.laws.base import Fitted, FittedLaw, Recipe
 from mixlaw.laws.baselines import FittedTrees, LightGBM
+from mixlaw.laws.combination import AGGREGATE, STACK, FittedSum
 from mixlaw.laws.nested import FittedNested, NestedPipeline
 from mixlaw.laws.points import Axes
 
@@ -72,6 +73,8 @@ CANDIDATES: Mapping[str, Factory] = {**ONE_SCALE, **MANY_SCALES, **BASELINES}
 LOADERS: Mapping[str, Callable[[Mapping[str, Any]], Fitted]] = {
     NestedPipeline.name: FittedNested.from_dict,
     LightGBM.name: FittedTrees.from_dict,
+    STACK: FittedSum.from_dict,
+    AGGREGATE: FittedSum.from_dict,
 }
 """How to read back what is not a law of one formula."""
 

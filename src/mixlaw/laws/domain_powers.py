@@ -19,9 +19,9 @@ OWN_FLOOR = 1e-3
 SHARE_EXPONENT_MEAN, SHARE_EXPONENT_SD = np.log(0.2), 0.7
 """Prior of a log exponent of a share: .05 to .8 in nineteen cases of twenty."""
 
-HEAD_START_MEAN, HEAD_START_SD = np.log(0.1), 2.0
-"""Prior of a log N0, what a domain is worth before its first token, in units of D: from next to
-nothing to so much that its tokens hardly matter."""
+HEAD_START_MEAN, HEAD_START_SD = np.log(0.3), 2.0
+"""Prior of a log N0, what a domain is worth before its first token, in units of D: .006 to 15
+in nineteen cases of twenty, from next to nothing to so much that its tokens hardly matter."""
 
 
 def _tokens(points: Points, reference: float | None) -> np.ndarray | float:
@@ -53,9 +53,9 @@ class OwnPower(Term):
     ):
         self.own, self.amplitude, self.rising, self.reference = own, amplitude, rising, reference
         self.needs = frozenset({MIXTURE} if reference is None else {MIXTURE, TRAIN_TOKENS})
-        self.convex = self.decreasing = not rising
+        self.convex = self.log_convex = self.decreasing = not rising
 
-    def for_targets(self, own: np.ndarray | None) -> Term:
+    def for_targets(self, own: np.ndarray) -> Term:
         return OwnPower(own, amplitude=self.amplitude, rising=self.rising, reference=self.reference)
 
     def num_parameters(self, num_domains: int) -> int:
@@ -120,8 +120,10 @@ def bimix(axes: Axes) -> Law:
 class DomainPowers(Term):
     """k sum_j (N0_j + D r_j)^-gamma_j. Theta is (log k, log N0_1..M, log gamma_1..M).
 
-    Every power is convex and falling, and so is the sum.
+    The logarithm of every power is convex and falling, and so is that of the sum.
     """
+
+    log_convex = True
 
     def __init__(self, reference: float | None):
         self.reference = reference

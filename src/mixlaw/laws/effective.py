@@ -27,41 +27,50 @@ EPS = 1e-3
 LOWEST_G = 0.05
 """Below it phi is a logarithm for all purposes, and its quotient loses digits."""
 
-LOG_A_MEAN, LOG_A_SD = np.log(0.1), 0.5**0.5
+FIRST_W = 4
+"""Where the weights begin in theta."""
+
+LOG_A_MEAN, LOG_A_SD = np.log(0.1), 0.4
 G_LOGIT_MEAN, G_LOGIT_SD = 0.0, 0.75
+TILT_SD = 0.05
 W_SD, OWN_W_SD = 1.0, 6.0
 """Prior of a log weight around the target's level: domains help alike until the runs say
 otherwise, but a target's own domain is not held back."""
 
 
 class EffectiveData(Term):
-    """exp(level) S(r)^-a. Theta: level, log a, logit g (others), [logit g (own)], log w_0..log w_M.
+    """exp(level) S(r)^-a. Theta: level, log a, logit g (others), logit g (own), log w_0..log w_M.
 
-    Multiplying every w is a change of level; the prior on log w fixes that gauge.
+    Multiplying every w is a change of level; the prior on log w fixes that gauge. A target without
+    own domain leaves the second g at its prior.
+
     """
 
     needs = frozenset({MIXTURE})
+    log_convex = True
     num_gauges = 1
 
     def __init__(self, own: np.ndarray | None = None):
-        self.own = own
-        self.num_exponents = 1 if own is None else 2
+        self.own = np.empty(0, int) if own is None else own
+        self.has_own = np.flatnonzero(self.own >= 0)
 
-    def for_targets(self, own: np.ndarray | None) -> Term:
+    def for_targets(self, own: np.ndarray) -> Term:
         return EffectiveData(own)
 
+    def pooled(self, num_domains: int) -> np.ndarray:
+        return np.arange(FIRST_W, FIRST_W + 1 + num_domains)
+
     def num_parameters(self, num_domains: int) -> int:
-        return 3 + self.num_exponents + num_domains
+        return FIRST_W + 1 + num_domains
 
     def num_carried(self, num_domains: int) -> int:
         """All but the level and one weight: four runs give an answer, if a cautious one."""
         return self.num_parameters(num_domains) - self.num_gauges - 2
 
     def _per_domain(self, exponents: np.ndarray, num_domains: int) -> np.ndarray:
-        """(B, 1 or 2) numbers for the others and the own domain -> (B, M)."""
+        """(B, 2) numbers for the others and the own domain -> (B, M)."""
         out = np.repeat(exponents[:, :1], num_domains, axis=1)
-        if self.own is not None:
-            out[np.arange(len(out)), self.own] = exponents[:, 1]
+        out[self.has_own, self.own[self.has_own]] = exponents[self.has_own, 1]
         return out
 
     def _shape(self, theta: np.ndarray, weights: np.ndarray):
@@ -69,7 +78,7 @@ class EffectiveData(Term):
         (B, 1, M) each: g, its slope in the logit, eps^g and the span of phi; w_0..w_M (B, 1 + M).
         """
         num_domains = weights.shape[1]
-        sigmoid = 1 / (1 + bounded_exp(-theta[:, 2 : 2 + self.num_exponents]))
+        sigmoid = 1 / (1 + bounded_exp(-theta[:, 2:FIRST_W]))
         exponents = LOWEST_G + (1 - LOWEST_G) * sigmoid
         slopes = (1 - LOWEST_G) * sigmoid * (1 - sigmoid)
         g = self._per_domain(exponents, num_domains)[:, None, :]
@@ -78,7 +87,7 @@ class EffectiveData(Term):
         power = np.exp(g * log_r)
         low = np.exp(g * np.log(EPS))
         span = np.exp(g * np.log1p(EPS)) - low
-        w = bounded_exp(theta[:, 2 + self.num_exponents :])
+        w = bounded_exp(theta[:, FIRST_W:])
         return (power - low) / span, log_r, power, (g, slope, low, span), w
 
     @staticmethod
@@ -100,13 +109,12 @@ class EffectiveData(Term):
         log_data = np.log(data)
         value = bounded_exp(theta[:, :1] - a * log_data)
         slope = -a * value / data  # of the value in S
-        first = 2 + self.num_exponents
         jacobian = np.empty((*value.shape, theta.shape[1]))
         jacobian[:, :, 0] = value
         jacobian[:, :, 1] = -a * log_data * value
-        jacobian[:, :, first] = slope * w[:, :1]
-        jacobian[:, :, first + 1 :] = phi
-        jacobian[:, :, first + 1 :] *= slope[:, :, None] * w[:, None, 1:]
+        jacobian[:, :, FIRST_W] = slope * w[:, :1]
+        jacobian[:, :, FIRST_W + 1 :] = phi
+        jacobian[:, :, FIRST_W + 1 :] *= slope[:, :, None] * w[:, None, 1:]
         # d phi / d g = ((r + eps)^g log(r + eps) - low' - phi (high' - low')) / span; the part
         # in `power` is summed over domains as a product of matrices.
         factor = w[:, None, 1:] * g_slope / span
@@ -115,12 +123,12 @@ class EffectiveData(Term):
         power *= log_r
         in_g = power @ factor.transpose(0, 2, 1) - phi @ (factor * span_slope).transpose(0, 2, 1)
         in_g = in_g[:, :, 0] - (factor * low_slope).sum(axis=2)
-        if self.own is not None:
-            each = np.arange(len(theta))
-            own = power[each, :, self.own] - phi[each, :, self.own] * span_slope[each, :, self.own]
-            own = (own - low_slope[each, :, self.own]) * factor[each, :, self.own]
-            in_g -= own
-            jacobian[:, :, 3] = slope * own
+        at, own = self.has_own, self.own[self.has_own]
+        in_own = power[at, :, own] - phi[at, :, own] * span_slope[at, :, own]
+        in_own = (in_own - low_slope[at, :, own]) * factor[at, :, own]
+        in_g[at] -= in_own
+        jacobian[:, :, 3] = 0.0
+        jacobian[at, :, 3] = slope[at] * in_own
         jacobian[:, :, 2] = slope * in_g
         return (value, jacobian) if which is None else (value[:, which], jacobian[:, which])
 
@@ -134,19 +142,55 @@ class EffectiveData(Term):
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_problems, num_weights = len(level), 1 + points.weights.shape[1]
         weight_sd = np.full((num_problems, num_weights), W_SD)
-        if self.own is not None:
-            weight_sd[np.arange(num_problems), 1 + self.own] = OWN_W_SD
-        exponents = np.full(self.num_exponents, G_LOGIT_MEAN)
+        weight_sd[self.has_own, 1 + self.own[self.has_own]] = OWN_W_SD
+        exponents = np.full(2, G_LOGIT_MEAN)
         shape = np.concatenate([[0.0, LOG_A_MEAN], exponents, np.zeros(num_weights)])
         mean = np.tile(shape, (num_problems, 1))
         mean[:, 0] = np.log(level) - np.mean(np.log(self.value(mean, points)), axis=1)
-        sd = np.concatenate([[np.inf, LOG_A_SD], np.full(self.num_exponents, G_LOGIT_SD)])
+        sd = np.concatenate([[np.inf, LOG_A_SD], np.full(2, G_LOGIT_SD)])
         return mean, np.concatenate([np.tile(sd, (num_problems, 1)), weight_sd], axis=1)
 
 
+class Tilt(Term):
+    """exp(sum_j u_j r_j): a domain that helps more, or harms, than a rising S can say.
+
+    Theta is u (M,), small: the sd of its prior is learned for each target. A shift of every u is a
+    change of level.
+    """
+
+    needs = frozenset({MIXTURE})
+    log_convex = True
+    decreasing = False
+    num_gauges = 1
+
+    def num_parameters(self, num_domains: int) -> int:
+        return num_domains
+
+    def num_carried(self, num_domains: int) -> int:
+        return num_domains - 1
+
+    def learned(self, num_domains: int) -> np.ndarray:
+        return np.zeros(num_domains, int)
+
+    def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return bounded_exp(theta @ points.weights.T)
+
+    def evaluate(self, theta: np.ndarray, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        value = self.value(theta, points)
+        return value, value[:, :, None] * points.weights
+
+    def gradient(self, theta: np.ndarray, points: Points) -> np.ndarray:
+        return self.value(theta, points)[:, :, None] * theta[:, None, :]
+
+    def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = np.zeros((len(level), points.weights.shape[1]))
+        return mean, mean + TILT_SD
+
+
 def effective() -> Law:
-    """The law at one scale."""
-    return TermLaw("effective", "c + k S(r)^-a", Constant() + EffectiveData())
+    """The law at one scale, with the tilt: it contains M4 (a = 0) and log-linear laws."""
+    term = Constant() + EffectiveData() * Tilt()
+    return TermLaw("effective", "c + k S(r)^-a exp(u.r)", term)
 
 
 def effective_product(axes: Axes) -> Law:

@@ -20,8 +20,8 @@ SHARE_FLOOR = 1e-3
 WEIGHT_SD = 2.0
 """Prior sd of the log of a domain's weight C_j around the others'."""
 
-GAMMA_SD = 1.0
-"""Prior sd of the logit (or log) of an exponent gamma."""
+GAMMA_MEAN, GAMMA_SD = 0.5, 1.0
+"""Prior of an exponent gamma of a share; the sd is that of its logit (or log)."""
 
 
 def _scale_text(axes: Axes) -> str:
@@ -59,8 +59,10 @@ class _Weighted(Term):
 class InversePowers(_Weighted):
     """k / sum_j C_j (r_j + floor)^gamma_j. Theta is (log k, log C_1..M, logit gamma_1..M).
 
-    0 < gamma < 1 (the paper leaves it free): then the sum is concave, and its inverse convex.
+    0 < gamma < 1 (the paper leaves it free): then the sum is concave, and its inverse log-convex.
     """
+
+    log_convex = True
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + 2 * num_domains
@@ -95,6 +97,7 @@ class InversePowers(_Weighted):
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_domains = points.weights.shape[1]
         mean = np.zeros((len(level), 1 + 2 * num_domains))
+        mean[:, 1 + num_domains :] = np.log(GAMMA_MEAN / (1 - GAMMA_MEAN))
         self._level_at(mean, points, level)
         sd = np.concatenate([[np.inf], np.repeat([WEIGHT_SD, GAMMA_SD], num_domains)])
         return mean, np.tile(sd, (len(level), 1))
@@ -138,6 +141,7 @@ class LinearPower(_Weighted):
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         num_domains = points.weights.shape[1]
         mean = np.zeros((len(level), 2 + num_domains))
+        mean[:, 1] = np.log(GAMMA_MEAN)
         self._level_at(mean, points, level)
         sd = np.concatenate([[np.inf, GAMMA_SD], np.full(num_domains, WEIGHT_SD)])
         return mean, np.tile(sd, (len(level), 1))

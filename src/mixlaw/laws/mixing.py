@@ -42,6 +42,7 @@ class Exponential(_MixtureTerm):
     at its optimum the t are centred.
     """
 
+    log_convex = True
     num_gauges = 1
 
     def num_parameters(self, num_domains: int) -> int:

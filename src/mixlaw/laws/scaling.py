@@ -13,7 +13,7 @@ import numpy as np
 
 from mixlaw.laws.base import Law
 from mixlaw.laws.points import NUM_PARAMS, TRAIN_TOKENS, Axes, Points
-from mixlaw.laws.terms import Constant, Term, TermLaw, bounded_exp
+from mixlaw.laws.terms import Constant, Sum, Term, TermLaw, bounded_exp
 
 EXPONENT_MEAN, EXPONENT_SD = np.log(0.3), 0.5
 """Prior of a log exponent: .11 to .82 in nineteen cases of twenty, wide enough for every published
@@ -38,6 +38,7 @@ class Decay(Term):
     def __init__(self, axis: str, reference: float, *, amplitude: bool = True):
         self.axis, self.reference, self.amplitude = axis, reference, amplitude
         self.needs = frozenset({axis})
+        self.log_convex = True
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + self.amplitude
@@ -93,7 +94,7 @@ class OuterPower(Term):
 
     def __init__(self, inner: Term):
         self.inner, self.needs = inner, inner.needs
-        self.decreasing = inner.decreasing
+        self.decreasing, self.log_convex = inner.decreasing, inner.log_convex
         self.num_gauges = inner.num_gauges
 
     def num_parameters(self, num_domains: int) -> int:
@@ -131,6 +132,6 @@ def scaling_power(axes: Axes) -> Law:
     """
     if len(axes) < 2:
         return TermLaw("scaling-power", scaling_law(axes).formula, scale_terms(axes), axes)
-    decays = reduce(add, [Decay(axis, axes[axis]) for axis in sorted(axes)])
+    decays = Sum([Decay(axis, axes[axis]) for axis in sorted(axes)])
     term = Constant() + OuterPower(decays)
     return TermLaw("scaling-power", "(A/N^alpha + B/D^beta)^k + E", term, axes)

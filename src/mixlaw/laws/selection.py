@@ -11,6 +11,7 @@ import numpy as np
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted
 from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted
+from mixlaw.laws.diagnostics import design_findings, unit_findings
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import AXES, Points
 from mixlaw.laws.uncertainty import HeldOut, enough_for
@@ -19,7 +20,9 @@ from mixlaw.laws.validation import (
     SCALE_SPLIT,
     CrossValidation,
     cross_validate,
+    make_splits,
     scale_ids,
+    unscorable,
     varying_axes,
 )
 from mixlaw.runs import VERIFY, RunTable
@@ -254,6 +257,7 @@ def fit_laws(
     runs: RunTable,
     targets: Sequence[str] | None = None,
     *,
+    also: Sequence[str] = (),
     candidates: Sequence[str] | None = None,
     seed: int = 0,
 ) -> FittedLaws:
@@ -265,7 +269,8 @@ def fit_laws(
 
     Args:
         runs: rows of role "verify" are never used; failed ones are left out with a warning.
-        targets: default: all of the table.
+        targets: those that must be fitted; default: none, and all of the table are in `also`.
+        also: those that are fitted where the runs carry them, else left out with a warning.
         candidates: names from `CANDIDATES`; default: all that fit the table's scales.
         seed: of folds and starting points.
     Raises: FitError: too few runs for every candidate, a constant target, and so on.
@@ -275,9 +280,11 @@ def fit_laws(
         raise FitError(f"all {len(runs)} rows are for verification; train a swarm to learn from")
     warnings = []
     if targets is None:
-        targets, constant = _varying_targets(used)
-        warnings += constant
-    targets = tuple(targets)
+        targets, also = (), runs.targets
+    targets, left_out = _usable_targets(used.done(), targets, also, seed)
+    warnings += left_out
+    found = [*design_findings(used.done()), *unit_findings(used.done(), targets)]
+    warnings += [finding.text for finding in found]
     validation = cross_validate(used, targets, candidates=candidates, seed=seed)
     axes, ranking = varying_axes(used.done()), validation.ranking()
     name, *others = ranking
@@ -309,21 +316,28 @@ def fit_laws(
     )
 
 
-def _varying_targets(runs: RunTable) -> tuple[list[str], list[str]]:
-    """The targets that vary over finished runs, and a warning for each that does not."""
-    done = runs.done()
-    varying, warnings = [], []
-    for target in done.targets:
-        values = done.column(target)
-        values = values[np.isfinite(values)]
-        if len(values) and np.ptp(values) > 0:
-            varying.append(target)
-        else:
-            found = f"{values[0]:g} in all {len(values)} rows" if len(values) else "never measured"
-            warnings.append(f"{target}: left out, since it is the same everywhere ({found})")
-    if not varying:
-        raise FitError(f"no target varies over the {len(done)} finished rows: {warnings}")
-    return varying, warnings
+def _usable_targets(
+    runs: RunTable, required: Sequence[str], also: Sequence[str], seed: int
+) -> tuple[tuple[str, ...], list[str]]:
+    """The targets to fit, in the order of the table, and a warning for each one left out.
+
+    Raises: FitError: a required target cannot be cross-validated, or none can.
+    """
+    for target in (*required, *also):
+        runs.column(target)  # says which there are
+    wanted = [target for target in runs.targets if target in {*required, *also}]
+    bad = unscorable(runs, wanted, make_splits(runs, seed=seed))
+    for target in required:
+        if target in bad:
+            raise FitError(
+                f"{target!r} cannot be cross-validated, since it is {bad[target]}; check the "
+                "column, measure it on more runs, or leave it out"
+            )
+    usable = tuple(target for target in wanted if target not in bad)
+    if not usable:
+        reasons = "; ".join(f"{target}: {why}" for target, why in bad.items())
+        raise FitError(f"no target of the {len(runs)} finished rows can be fitted: {reasons}")
+    return usable, [f"{target}: left out, since it is {why}" for target, why in bad.items()]
 
 
 def _at_largest(runs: RunTable, targets: tuple[str, ...], seed: int) -> CrossValidation | None:

@@ -1,10 +1,12 @@
 """Maximum a posteriori by Levenberg-Marquardt, with its prior strength by leave-one-out; batched.
 
-    minimise  sum_n u_n ((f(theta)_n - y_n) / s)^2 / noise  +  sum_k ((theta_k - mean_k) / sd_k)^2
+    minimise  sum_n u_n (log(f(theta)_n / y_n) / s)^2 / noise  +  (theta - m)' P (theta - m)
 
-`u` is the weight of a row, `s` the target's spread and `noise` the variance of an observation as a
-share of s^2. A fixed noise is wrong on one table or another, so it is chosen per problem by the
-squared error of approximate leave-one-mixture-out, walking down `NOISES` while that error falls.
+`u` is the weight of a row, `s` the spread of the target's logarithm and `noise` the variance of an
+observation as a share of s^2. Errors are relative, since losses are positive and noise and misfit
+grow with them (docs/decisions.md). A fixed noise is wrong on one table or another, so it is chosen
+per problem by the squared error of approximate leave-one-mixture-out, walking down `NOISES` while
+that error falls. A law that learns its prior has it learned from all targets together.
 
 All problems of a batch take their steps together: normal equations are formed for as many problems
 and rows at a time as fit in cache, so memory is bounded and no loop runs over targets.
@@ -20,6 +22,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from mixlaw.laws.base import Batch, Law
+    from mixlaw.laws.points import Points
 
 NOISES = (25.0, 5.0, 1.0, 0.2, 0.04, 8e-3, 1.6e-3, 3e-4, 1e-5, 1e-7, 1e-9)
 FIRST_NOISE = 5
@@ -41,80 +44,104 @@ CHUNK = 300_000
 
 
 @dataclass(frozen=True)
+class Prior:
+    """A Gaussian over theta: mean (p,), precision (p, p)."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+
+@dataclass(frozen=True)
 class Start:
     """Where a fit to nearly the same rows ended.
 
     Attributes:
         theta: (p,), a point to begin from.
         noise: to begin the choice from, or to keep.
-        keep_noise: take the noise as it is, as a resample of the same rows may.
+        prior: that was learned, to keep together with the noise; None: the law's own.
+        keep: take noise and prior as they are, as a resample of the same rows may.
     """
 
     theta: np.ndarray
     noise: float
-    keep_noise: bool = False
+    prior: Prior | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Parameters (B, p) and how they were reached (B,); see `base.Diagnostics`."""
+    """Parameters (B, p) and how they were reached (B,); see `base.Diagnostics`.
+
+    Attributes:
+        priors: B learned priors; None where the law's own was used.
+    """
 
     theta: np.ndarray
     noise: np.ndarray
     rmse: np.ndarray
     condition: np.ndarray
+    priors: tuple[Prior | None, ...]
 
 
 class _Problems:
     """Normal equations of B problems of one law."""
 
     def __init__(self, law: Law, batch: Batch):
-        self.law, self.points, self.y, self.use = law, batch.points, batch.y, batch.use
-        self.own = batch.own if len(batch) and batch.own[0] >= 0 else None
+        self.law, self.points, self.use = law, batch.points, batch.use
+        self.log_y = np.log(np.where(batch.use > 0, batch.y, 1.0))
+        self.own = batch.own
         total = self.use.sum(axis=1)
-        level = (self.use * self.y).sum(axis=1) / total
-        deviation = np.where(self.use > 0, self.y - level[:, None], 0.0)
+        level = (self.use * self.log_y).sum(axis=1) / total
+        deviation = self.log_y - level[:, None]
         self.spread = np.sqrt((self.use * deviation**2).sum(axis=1) / total)
         self.total = total
-        self.level = level
-        self.mean, sd = self.law_of(np.arange(len(batch))).prior(self.points, level)
-        self.precision = sd**-2.0
+        self.mean, self.sd = self.law_of(np.arange(len(batch))).prior(self.points, np.exp(level))
+        self.precision = np.zeros((*self.mean.shape, self.mean.shape[1]))
+        diagonal = np.arange(self.mean.shape[1])
+        self.precision[:, diagonal, diagonal] = self.sd**-2.0
+        self.robust = np.ones_like(self.use)
         groups = np.unique(batch.mixture_ids, return_inverse=True)[1]
         self.blocks = _blocks(groups)
+        self.parts: dict[tuple[int, int], Points] = {}
 
     def law_of(self, which: np.ndarray) -> Law:
         """The law specialised to some of the problems."""
-        return self.law.for_targets(None if self.own is None else self.own[which])
+        return self.law.for_targets(self.own[which])
 
     def chunks(self, which: np.ndarray) -> Iterator[tuple[slice, slice]]:
         """Slices of `which` and of the rows whose Jacobians are small enough."""
-        n, p = self.y.shape[1], self.mean.shape[1]
+        n, p = self.log_y.shape[1], self.mean.shape[1]
         rows = max(1, min(n, CHUNK // p))
         problems = max(1, CHUNK // (rows * p))
         for first in range(0, len(which), problems):
             for row in range(0, n, rows):
                 yield slice(first, first + problems), slice(row, row + rows)
 
+    def part(self, rows: slice) -> Points:
+        """The points of a slice of rows, kept with what they cache: every step asks for them."""
+        if rows.start == 0 and rows.stop >= len(self.points):
+            return self.points
+        if (rows.start, rows.stop) not in self.parts:
+            self.parts[rows.start, rows.stop] = self.points.select(rows)
+        return self.parts[rows.start, rows.stop]
+
     def residuals(
         self, theta: np.ndarray, which: np.ndarray, rows: slice
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals (b, rows) and Jacobian (b, rows, p) in units of the spread, times sqrt(use)."""
-        whole = rows.start == 0 and rows.stop >= len(self.points)
-        points = self.points if whole else self.points.select(rows)
-        values, jacobian = self.law_of(which).evaluate(theta, points)
-        use = np.sqrt(self.use[which, rows]) / self.spread[which, None]
-        residual = np.where(use > 0, (values - self.y[which, rows]) * use, 0.0)
-        return residual, jacobian * use[:, :, None]
+        """Residuals (b, rows) of the logarithm and their Jacobian (b, rows, p), in units of the
+        spread, times sqrt(use)."""
+        values, jacobian = self.law_of(which).evaluate(theta, self.part(rows))
+        weight = self.use[which, rows] * self.robust[which, rows]
+        use = np.sqrt(weight) / self.spread[which, None]
+        residual = (np.log(values) - self.log_y[which, rows]) * use
+        return residual, jacobian * (use / values)[:, :, None]
 
     def normal(self, theta: np.ndarray, which: np.ndarray, noise: np.ndarray):
         """Cost (b,), its half gradient (b, p) and Gauss-Newton matrix (b, p, p)."""
         offset = theta - self.mean[which]
-        precision = self.precision[which]
-        cost = (precision * offset**2).sum(axis=1)
-        gradient = precision * offset
-        p = theta.shape[1]
-        matrix = np.zeros((len(theta), p, p))
-        matrix[:, np.arange(p), np.arange(p)] = precision
+        matrix = self.precision[which]
+        gradient = (matrix @ offset[:, :, None])[:, :, 0]
+        cost = (offset * gradient).sum(axis=1)
         for part, rows in self.chunks(which):
             residual, jacobian = self.residuals(theta[part], which[part], rows)
             weight = 1 / noise[part]
@@ -200,9 +227,10 @@ class _Problems:
         every = np.arange(len(theta))
         total = np.zeros(len(theta))
         for part, rows in self.chunks(every):
-            residual, _ = self.residuals(theta[part], every[part], rows)
-            total[part] += (residual**2).sum(axis=1)
-        return self.spread * np.sqrt(total / self.total)
+            values = self.law_of(every[part]).value(theta[part], self.points.select(rows))
+            error = values - np.exp(self.log_y[part, rows])
+            total[part] += (self.use[part, rows] * error**2).sum(axis=1)
+        return np.sqrt(total / self.total)
 
 
 def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -250,43 +278,69 @@ def _blocks(groups: np.ndarray) -> list[np.ndarray]:
 def solve(
     law: Law, batch: Batch, *, seed: int = 0, starts: Sequence[Start | None] | None = None
 ) -> Solution:
-    """Fit theta for every problem, choosing the noise on the way.
+    """Fit theta for every problem, choosing noise and prior on the way.
 
     Args:
-        batch: B problems, all with an own domain or all without; no constant target.
+        batch: B problems; no constant target. Those that begin nowhere are taken to be targets of
+            one table, from which a law that can learns its prior.
         seed: of the random starting points.
         starts: where to begin, one per problem; default (and for None): the prior's mean and
             random points around it, of which the best is kept.
     """
     problems = _Problems(law, batch)
-    num_problems = len(batch)
-    starts = starts or [None] * num_problems
-    theta = problems.mean.copy()
-    step = np.full(num_problems, FIRST_NOISE)
-    kept: dict[int, float] = {}
-    for b, start in enumerate(starts):
-        if start is None:
-            continue
-        theta[b] = start.theta
-        step[b] = int(np.argmin(np.abs(np.log(np.array(NOISES) / start.noise))))
-        if start.keep_noise:
-            kept[b] = start.noise
-    cold = np.array([b for b, start in enumerate(starts) if start is None], int)
+    starts = starts or [None] * len(batch)
+    theta, noise = problems.mean.copy(), np.empty(len(batch))
+    cold, warm, kept = ([b for b in range(len(batch)) if _kind(starts[b]) == k] for k in range(3))
+    for b in [*warm, *kept]:
+        start = starts[b]
+        assert start is not None
+        theta[b], noise[b] = start.theta, start.noise
+        if b in kept and start.prior is not None:
+            problems.mean[b], problems.precision[b] = start.prior.mean, start.prior.precision
+    cold, warm, kept = (np.array(which, int) for which in (cold, warm, kept))
     if len(cold):
         theta[cold] = _multistart(problems, cold, np.random.default_rng(seed))
-    noise = np.array(NOISES)[step]
-    noise[list(kept)] = list(kept.values())
-    theta, _ = problems.minimise(theta, np.arange(num_problems), noise)
-    free = np.array([b for b in range(num_problems) if b not in kept], int)
-    if len(free):
-        theta[free], noise[free] = _choose_noise(problems, theta[free], free, step[free])
-    return Solution(theta, noise, problems.rmse(theta), problems.condition(theta, noise))
+        noise[cold] = NOISES[FIRST_NOISE]
+    theta, _ = problems.minimise(theta, np.arange(len(batch)), noise)
+    walked = np.concatenate([cold, warm])
+    if len(walked):
+        theta[walked], noise[walked] = _choose_noise(problems, theta[walked], walked, noise[walked])
+    priors: list[Prior | None] = [start and start.prior for start in starts]
+    if law.learns_prior:
+        if len(cold):
+            theta[cold], noise[cold] = _learn_prior(problems, theta[cold], cold, noise[cold])
+            for b in cold.tolist():
+                priors[b] = Prior(problems.mean[b], problems.precision[b])
+        if len(kept):
+            theta[kept] = _robust(problems, theta[kept], kept, noise[kept])
+    return Solution(
+        theta, noise, problems.rmse(theta), problems.condition(theta, noise), tuple(priors)
+    )
+
+
+def leverage(law: Law, batch: Batch, theta: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """(B, n) diagonal of the hat matrix of the linearised fit: how much each row decides its own
+    prediction; 0 where not used. Under the law's own prior, theta (B, p) and noise (B,)."""
+    problems = _Problems(law, batch)
+    out = np.zeros(batch.use.shape)
+    every = np.arange(len(batch))
+    _, _, matrix = problems.normal(theta, every, noise)
+    root = _inverse_root(matrix * noise[:, None, None])
+    for part, rows in problems.chunks(every):
+        _, jacobian = problems.residuals(theta[part], every[part], rows)
+        out[part, rows] = ((jacobian @ root[part]) ** 2).sum(axis=2)
+    return out
+
+
+def _kind(start: Start | None) -> int:
+    """0: begins nowhere; 1: begins somewhere; 2: keeps its noise and prior."""
+    return 0 if start is None else 1 + start.keep
 
 
 def _multistart(problems: _Problems, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The best (b, p) of a few coarse minima: from the prior's mean and from draws around it."""
     mean = problems.mean[which]
-    sd = 1 / np.sqrt(np.maximum(problems.precision[which], 1.0))
+    sd = np.minimum(problems.sd[which], 1.0)
     # The same draws for every problem, so that a target's fit does not depend on its neighbours.
     draws = rng.normal(size=(NUM_STARTS - 1, 1, mean.shape[1]))
     starts = np.concatenate([mean[None], mean + sd * draws])
@@ -298,11 +352,12 @@ def _multistart(problems: _Problems, which: np.ndarray, rng: np.random.Generator
 
 
 def _choose_noise(
-    problems: _Problems, theta: np.ndarray, which: np.ndarray, step: np.ndarray
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Walk each problem along `NOISES` from `step`, towards less noise, else more, while its
-    left-out error falls."""
-    noises, theta, step = np.array(NOISES), theta.copy(), step.copy()
+    """Walk each problem along `NOISES` from its present one, towards less noise, else more, while
+    its left-out error falls."""
+    noises, theta = np.array(NOISES), theta.copy()
+    step = np.argmin(np.abs(np.log(noises[:, None] / noise)), axis=0)
     error = problems.left_out_error(theta, which, noises[step])
     first = step.copy()
     for direction, share in ((1, CLEAR_GAIN), (-1, 1.0)):
@@ -321,3 +376,184 @@ def _choose_noise(
             step[moved] += direction
             walking = moved
     return theta, noises[step]
+
+
+# Learning a prior: how strongly groups of parameters are held, from the targets together.
+
+ROUNDS = 3
+LEARNED_SD = 1.0
+"""Of the log of a learned quantity around its mean over the targets."""
+
+NOISE_MEAN, NOISE_SD = np.log(0.01), 2.0
+FACTOR_SD = 1.0
+"""What is expected of those means: the noise, and the factor on a group's prior sd."""
+
+FACTOR_BOUNDS, NOISE_BOUNDS = (-5.0, 4.0), (np.log(2e-6), np.log(2.0))
+WIDE = 5.0
+"""Prior sd that stands for a free parameter in the evidence, which needs a proper prior."""
+
+POOLED_MEAN_SD = 0.5
+STUDENT = 10.0
+"""Degrees of freedom of the residuals; a row four sigmas off counts for .4."""
+
+
+def _learn_prior(
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Empirical Bayes: noise and the size of each learned group of every problem by the evidence
+    of the linearised model (Laplace), each shrunk to its mean over the problems; then the mean and
+    covariance of the pooled parameters over the problems by expectation maximisation."""
+    law = problems.law
+    groups, pooled = law.learned(problems.points), law.pooled(problems.points)
+    factors = np.zeros((len(which), groups.max() + 1))
+    for round_ in range(ROUNDS):
+        evidence = _Evidence(problems, theta, which, groups)
+        noise, factors = evidence.maximise(np.log(noise), factors)
+        problems.precision[which] = evidence.precision(factors)
+        theta, _ = problems.minimise(theta, which, noise)
+        theta = _robust(problems, theta, which, noise)
+        if round_ < ROUNDS - 1 and len(pooled) and len(which) > 1:
+            _pool(problems, theta, which, noise, pooled)
+    return theta, noise
+
+
+class _Evidence:
+    """The evidence of B linearised problems as a function of noise and group factors."""
+
+    def __init__(
+        self, problems: _Problems, theta: np.ndarray, which: np.ndarray, groups: np.ndarray
+    ):
+        p = theta.shape[1]
+        ones = np.ones(len(which))
+        cost, gradient, matrix = problems.normal(theta, which, ones)
+        offset = theta - problems.mean[which]
+        fixed = problems.precision[which]
+        pull = (fixed @ offset[:, :, None])[:, :, 0]
+        # J^T J, J^T z and z^T z of z = J (theta - mean) - residual
+        self.square = matrix - fixed
+        along = (self.square @ offset[:, :, None])[:, :, 0]
+        self.projected = along - (gradient - pull)
+        residual = cost - (offset * pull).sum(axis=1)
+        self.total = residual - 2 * ((gradient - pull) * offset).sum(1) + (along * offset).sum(1)
+        self.count = (problems.use[which] > 0).sum(axis=1)
+        self.groups, self.diagonal = groups, np.arange(p)
+        self.sd = np.where(np.isfinite(problems.sd[which]), problems.sd[which], WIDE)
+        self.fixed = fixed.copy()
+        self.fixed[:, self.diagonal, self.diagonal] += np.where(
+            np.isfinite(problems.sd[which]), 0.0, WIDE**-2
+        )
+
+    def precision(self, factors: np.ndarray) -> np.ndarray:
+        """(B, p, p) with the learned groups' sds times exp(factors (B, groups))."""
+        out = self.fixed.copy()
+        learned = np.flatnonzero(self.groups >= 0)
+        sd = self.sd[:, learned] * np.exp(factors[:, self.groups[learned]])
+        out[:, learned, learned] = sd**-2
+        return out
+
+    def log(self, log_noise: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """(B,), but for constants."""
+        noise = np.exp(log_noise)
+        matrix = self.precision(factors) + self.square / noise[:, None, None]
+        values = np.linalg.cholesky(matrix + 1e-12 * np.eye(matrix.shape[1]))
+        half = np.linalg.solve(matrix, self.projected[:, :, None])[:, :, 0] / noise[:, None]
+        fit = self.total / noise - (half * self.projected).sum(axis=1) / noise
+        sizes = np.bincount(self.groups[self.groups >= 0], minlength=factors.shape[1])
+        log_prior = -2 * (factors * sizes).sum(axis=1)
+        log_det = 2 * np.log(np.diagonal(values, axis1=1, axis2=2)).sum(axis=1)
+        return -0.5 * (self.count * log_noise + log_det - log_prior + fit)
+
+    def maximise(self, log_noise: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Noise (B,) and factors (B, groups), by a pattern search over all problems at once."""
+        at = np.column_stack([log_noise, factors])
+        expected = np.array([NOISE_MEAN] + [0.0] * factors.shape[1])
+        expected_sd = np.array([NOISE_SD] + [FACTOR_SD] * factors.shape[1])
+        low, high = np.array([NOISE_BOUNDS] + [FACTOR_BOUNDS] * factors.shape[1]).T
+
+        def posterior(point: np.ndarray, mean: np.ndarray) -> np.ndarray:
+            return self.log(point[:, 0], point[:, 1:]) - 0.5 * np.sum(
+                ((point - mean) / LEARNED_SD) ** 2, axis=1
+            )
+
+        for step in (1.0, 0.5, 0.25):
+            weight = len(at) / LEARNED_SD**2
+            mean = (at.sum(axis=0) / LEARNED_SD**2 + expected / expected_sd**2) / (
+                weight + expected_sd**-2.0
+            )
+            best = posterior(at, mean)
+            for _ in range(3):
+                moved = False
+                for axis in range(at.shape[1]):
+                    for sign in (1, -1):
+                        trial = at.copy()
+                        trial[:, axis] = np.clip(
+                            trial[:, axis] + sign * step, low[axis], high[axis]
+                        )
+                        value = posterior(trial, mean)
+                        better = value > best
+                        at[better], best[better] = trial[better], value[better]
+                        moved |= bool(better.any())
+                if not moved:
+                    break
+        return np.exp(at[:, 0]), at[:, 1:]
+
+
+def _robust(
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """Refit with rows weighted as Student residuals are (iteratively reweighted least squares)."""
+    for _ in range(2):
+        problems.robust[which] = 1.0
+        squares = np.empty((len(which), problems.log_y.shape[1]))
+        for part, rows in problems.chunks(which):
+            squares[part, rows] = problems.residuals(theta[part], which[part], rows)[0] ** 2
+        problems.robust[which] = (STUDENT + 1) / (STUDENT + squares / noise[:, None])
+        theta, _ = problems.minimise(theta, which, noise)
+    return theta
+
+
+def _pool(
+    problems: _Problems,
+    theta: np.ndarray,
+    which: np.ndarray,
+    noise: np.ndarray,
+    pooled: np.ndarray,
+) -> None:
+    """Set the prior of the pooled parameters to their mean and covariance over the problems.
+
+    A target's own domain is not pooled: its entry is filled in from the others. The covariance is
+    drawn towards one by twice as many imagined targets as there are parameters.
+    """
+    _, _, matrix = problems.normal(theta, which, noise)
+    spread = np.linalg.inv(matrix)[:, pooled][:, :, pooled]
+    values = theta[:, pooled].copy()
+    mean = np.zeros(len(pooled))
+    covariance = np.eye(len(pooled))
+    own = problems.own[which]
+    for b in np.flatnonzero(own >= 0):
+        spread[b, 1 + own[b], :] = spread[b, :, 1 + own[b]] = 0.0
+    for _ in range(2):
+        for b in np.flatnonzero(own >= 0):
+            k = 1 + own[b]
+            rest = np.delete(np.arange(len(pooled)), k)
+            slope = np.linalg.solve(covariance[np.ix_(rest, rest)], covariance[rest, k])
+            values[b, k] = mean[k] + slope @ (values[b, rest] - mean[rest])
+            spread[b, k, k] = covariance[k, k] - slope @ covariance[rest, k]
+        inverse = np.linalg.inv(covariance)
+        mean = np.linalg.solve(
+            len(values) * inverse + np.eye(len(pooled)) / POOLED_MEAN_SD**2,
+            inverse @ values.sum(axis=0),
+        )
+        around = values - mean
+        imagined = 2 * len(pooled)
+        scatter = around.T @ around + spread.sum(axis=0)
+        covariance = (imagined * np.eye(len(pooled)) + scatter) / (imagined + len(values))
+    for b, problem in enumerate(which.tolist()):
+        prior_mean, prior = mean.copy(), covariance.copy()
+        if own[b] >= 0:
+            k = 1 + own[b]
+            prior_mean[k] = 0.0
+            prior[k, :] = prior[:, k] = 0.0
+            prior[k, k] = problems.sd[problem, pooled[k]] ** 2
+        problems.mean[problem, pooled] = prior_mean
+        problems.precision[np.ix_([problem], pooled, pooled)] = np.linalg.inv(prior)

@@ -34,6 +34,8 @@ class Term(ABC):
     Attributes:
         needs: inputs it reads.
         convex: convex in the mixture whatever theta.
+        log_convex: its logarithm is convex in the mixture whatever theta; so are then sums and
+            products with others of the kind.
         decreasing: no domain's share ever raises it, whatever theta.
         needs_own: reads the share of the target's own domain, so the target must have one.
         num_gauges: directions of theta that change no prediction.
@@ -41,6 +43,7 @@ class Term(ABC):
 
     needs: frozenset[str] = frozenset()
     convex: bool = True
+    log_convex: bool = False
     decreasing: bool = True
     needs_own: bool = False
     num_gauges: int = 0
@@ -69,9 +72,18 @@ class Term(ABC):
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (B, p) and sd (B, p) of theta, at whose mean the term is about `level` (B,)."""
 
-    def for_targets(self, own: np.ndarray | None) -> Term:
-        """This term specialised to B targets whose own domains have the indices `own` (B,)."""
+    def for_targets(self, own: np.ndarray) -> Term:
+        """This term specialised to B targets whose own domains have the indices `own` (B,), -1
+        where they have none."""
         return self
+
+    def learned(self, num_domains: int) -> np.ndarray:
+        """(p,) integers: groups of parameters whose common prior sd is learned; -1 for none."""
+        return np.full(self.num_parameters(num_domains), -1)
+
+    def pooled(self, num_domains: int) -> np.ndarray:
+        """Indices (1 + M,) of parameters that are alike over targets, or none; see `Law.pooled`."""
+        return np.empty(0, int)
 
     def __add__(self, other: Term) -> Sum:
         return Sum((*self.parts, other) if isinstance(self, Sum) else (self, other))
@@ -82,6 +94,8 @@ class Term(ABC):
 
 class Constant(Term):
     """c > 0, as its log."""
+
+    log_convex = True
 
     def num_parameters(self, num_domains: int) -> int:
         return 1
@@ -96,6 +110,8 @@ class Constant(Term):
 
 class One(Term):
     """The number 1: `One() + x` is a relative increase."""
+
+    log_convex = True
 
     def num_parameters(self, num_domains: int) -> int:
         return 0
@@ -115,6 +131,7 @@ class Compound(Term):
         self.parts = tuple(parts)
         self.needs = frozenset().union(*(part.needs for part in parts))
         self.decreasing = all(part.decreasing for part in parts)
+        self.log_convex = all(part.log_convex for part in parts)
         self.num_gauges = sum(part.num_gauges for part in parts)
         self.needs_own = any(part.needs_own for part in parts)
 
@@ -124,8 +141,24 @@ class Compound(Term):
     def num_carried(self, num_domains: int) -> int:
         return sum(part.num_carried(num_domains) for part in self.parts)
 
-    def for_targets(self, own: np.ndarray | None) -> Term:
+    def for_targets(self, own: np.ndarray) -> Term:
         return type(self)([part.for_targets(own) for part in self.parts])
+
+    def learned(self, num_domains: int) -> np.ndarray:
+        out, groups = [], 0
+        for part in self.parts:
+            found = part.learned(num_domains)
+            out.append(np.where(found >= 0, found + groups, -1))
+            groups += found.max(initial=-1) + 1
+        return np.concatenate(out)
+
+    def pooled(self, num_domains: int) -> np.ndarray:
+        first = 0
+        for part in self.parts:
+            if len(found := part.pooled(num_domains)):
+                return found + first
+            first += part.num_parameters(num_domains)
+        return np.empty(0, int)
 
     def slices(self, theta: np.ndarray, points: Points) -> list[np.ndarray]:
         """theta (B, p) cut into those of the parts."""
@@ -174,13 +207,14 @@ class Sum(Compound):
 class Product(Compound):
     """Terms multiplied. The first carries the level; the others are shapes.
 
-    Convex when every factor is, and at most one reads the mixture (all are positive).
+    Convex when every factor is and at most one reads the mixture (all are positive), or when all
+    are log-convex.
     """
 
     def __init__(self, parts: Sequence[Term]):
         super().__init__(parts)
         mixed = sum(MIXTURE in part.needs for part in parts)
-        self.convex = mixed <= 1 and all(part.convex for part in parts)
+        self.convex = self.log_convex or (mixed <= 1 and all(part.convex for part in parts))
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
         pairs = zip(self.parts, self.slices(theta, points), strict=True)
@@ -258,5 +292,15 @@ class TermLaw(Law):
                 "if it measures one of them, else leave it out or choose another law"
             )
 
-    def for_targets(self, own: np.ndarray | None) -> Law:
+    def for_targets(self, own: np.ndarray) -> Law:
         return TermLaw(self.name, self.formula, self.term.for_targets(own), self.axes)
+
+    @property
+    def learns_prior(self) -> bool:
+        return bool(np.any(self.term.learned(2) >= 0))
+
+    def learned(self, points: Points) -> np.ndarray:
+        return self.term.learned(points.weights.shape[1])
+
+    def pooled(self, points: Points) -> np.ndarray:
+        return self.term.pooled(points.weights.shape[1])

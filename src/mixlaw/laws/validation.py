@@ -19,7 +19,7 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Batch, Fitted, Recipe
-from mixlaw.laws.catalogue import MANY_SCALES, ONE_SCALE, make
+from mixlaw.laws.catalogue import DEFAULT_MANY_SCALES, DEFAULT_ONE_SCALE, make
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, scale_levels
 from mixlaw.runs import RunTable
@@ -261,7 +261,7 @@ def cross_validate(
     runs = runs.done()
     targets = tuple(targets or runs.targets)
     axes = varying_axes(runs)
-    names = candidates or list(MANY_SCALES if axes else ONE_SCALE)
+    names = candidates or list(DEFAULT_MANY_SCALES if axes else DEFAULT_ONE_SCALE)
     splits = make_splits(runs, folds=folds, seed=seed)
     batch = batch_of(runs, targets)
     scores: dict[str, dict[str, Scores]] = {name: {} for name in names}
@@ -327,12 +327,7 @@ def score(
     """
     values = np.stack([runs.column(target) for target in targets], axis=1)
     scales = scale_ids(runs)
-    # "Predict the mean" is given each scale's own level: the other mixtures' mean at that scale.
-    means = np.full_like(values, np.nan)
-    for _, test in split.folds:
-        for scale in np.unique(scales[test]):
-            at = scales == scale
-            means[at & test] = column_means(values[at & ~test])
+    means = _means_of_others(values, scales, split)
     held = np.isfinite(predictions) & np.isfinite(values) & np.isfinite(means)
     errors = np.where(held, predictions - values, 0.0)
     mean_errors = np.where(held, means - values, 0.0)
@@ -350,6 +345,70 @@ def score(
         spearman=_spearman_within(predictions, values, held, scales, runs.mixture_ids()),
         normalised_error=(errors**2).sum(axis=0) / (mean_errors**2).sum(axis=0),
     )
+
+
+def _means_of_others(values: np.ndarray, scales: np.ndarray, split: Split) -> np.ndarray:
+    """(n, T) what "predict the mean" says of the held-out rows, NaN elsewhere: it is given each
+    scale's own level, the mean of the other mixtures there."""
+    means = np.full_like(values, np.nan)
+    for _, test in split.folds:
+        for scale in np.unique(scales[test]):
+            at = scales == scale
+            means[at & test] = column_means(values[at & ~test])
+    return means
+
+
+def unscorable(
+    runs: RunTable, targets: Sequence[str], splits: Mapping[str, Split]
+) -> dict[str, str]:
+    """The targets that cannot be cross-validated, whatever the law -> why.
+
+    Args:
+        runs: finished rows, those of the splits.
+    """
+    ids, scales = runs.mixture_ids(), scale_ids(runs)
+    levels = {axis: scale_levels(getattr(runs, axis)) for axis in varying_axes(runs)}
+    out = {}
+    for target in targets:
+        values = runs.column(target)
+        known = np.isfinite(values)
+        if not known.any():
+            out[target] = "never measured"
+        elif np.ptp(values[known]) == 0:
+            first = values[known][0]
+            out[target] = f"constant ({first:g} in all {known.sum()} rows)"
+        elif not known.all():
+            for split in splits.values():
+                if why := _thin(values, known, ids, scales, levels, split):
+                    out[target] = f"measured in {known.sum()} of {len(runs)} rows, and {why}"
+                    break
+    return out
+
+
+def _thin(
+    values: np.ndarray,
+    known: np.ndarray,
+    ids: np.ndarray,
+    scales: np.ndarray,
+    levels: Mapping[str, np.ndarray],
+    split: Split,
+) -> str:
+    """Why the values of one target are too few for a split; "" where they are not."""
+    where = f"when a fold of the {split.name} split is held out"
+    for train, _ in split.folds:
+        left = known & train
+        mixtures = len(np.unique(ids[left]))
+        if mixtures < FEWEST_MIXTURES:
+            return f"{mixtures} mixtures with a value are left {where} ({FEWEST_MIXTURES} needed)"
+        if np.ptp(values[left]) == 0:
+            return f"it does not vary {where}"
+        for axis, level in levels.items():
+            if np.ptp(level[left]) == 0:
+                return f"only one {axis} with a value is left {where}"
+    means = _means_of_others(values[:, None], scales, split)[:, 0]
+    if not np.any(np.abs(values - means)[known & np.isfinite(means)] > 0):
+        return f"no held-out value of the {split.name} split can be compared with another mixture's"
+    return ""
 
 
 def column_means(values: np.ndarray) -> np.ndarray:

@@ -53,6 +53,10 @@ def fits_section(facts: Facts) -> Section:
     ]
     if reasons:
         tables.append(Notes(tuple(reasons)))
+    findings = facts.study.diagnose()
+    if findings:
+        notes = (f"{found.kind.capitalize()}: {plain(found.text)}." for found in findings)
+        tables.append(Notes(("What speaks against trusting it:", *notes)))
     if fitted.at_largest is not None:
         tables.append(_mixture_laws_table(fitted.at_largest))
     parts = (laws, Stack(tuple(tables)), _panels(facts), _targets_table(facts))

@@ -28,6 +28,7 @@ import numpy as np
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
 from mixlaw.laws import FittedLaws, fit_laws
+from mixlaw.laws.diagnostics import Finding, diagnose
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
@@ -216,10 +217,41 @@ class Study:
 
         def make() -> dict[str, Any]:
             runs = self._fitted_runs()
-            targets, laws = self._fit_targets(runs), self.config.fit.laws
-            return fit_laws(runs, targets, candidates=laws, seed=self.config.seed).to_dict()
+            also, laws = self._fit_targets(runs), self.config.fit.laws
+            wanted = list(self.config.objective)
+            fitted = fit_laws(runs, wanted, also=also, candidates=laws, seed=self.config.seed)
+            return fitted.to_dict()
 
         return FittedLaws.from_dict(self._artefacts.cached(FIT, self._fit_basis(), make))
+
+    def diagnose(self) -> tuple[Finding, ...]:
+        """What speaks against trusting the fit, for the study's objective at its target scale."""
+        fitted, scale = self.fit(), self._scale_if_known()
+        return diagnose(
+            fitted, **vars(scale), coefficients=self.objective.coefficients(fitted.targets)
+        )
+
+    def half_widths(self) -> dict[str, tuple[float, float]]:
+        """Target -> typical half width of its interval at the largest trained scale and at the
+        target's: the median over trained mixtures."""
+        fitted, scale = self.fit(), self._scale_if_known()
+        weights = np.unique(fitted.cross_validation.runs.weights, axis=0)
+        largest = {a: None if np.isnan(v) else v for a, v in fitted.within.largest.items()}
+        given = {axis: vars(scale)[axis] or count for axis, count in largest.items()}
+        return {
+            target: tuple(
+                float(np.median(fitted.half_width(one, weights, **at, level=self.config.fit.level)))
+                for at in (largest, given)
+            )
+            for target, one in zip(fitted.targets, np.eye(len(fitted.targets)), strict=True)
+        }
+
+    def _scale_if_known(self) -> Scale:
+        """The target scale; unknown where the study leaves it open, which a fit may."""
+        try:
+            return self.scale
+        except StudyError:
+            return Scale(None, None)
 
     def predict(
         self, mixtures: Sequence[Mixture], scale: Scale | None = None
