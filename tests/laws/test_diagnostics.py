@@ -84,8 +84,8 @@ class TestFitted:
         assert "too high" in finding.text
 
     def test_a_trend_with_scale(self, swarm):
-        x = np.log(swarm.num_params / 1e5)
-        runs = replace(swarm, values=swarm.values * np.exp(0.15 * x + 0.2 * x**2)[:, None])
+        rising = (swarm.num_params / 1e5) ** 0.4
+        runs = replace(swarm, values=swarm.values * rising[:, None])
         finding = only(diagnose(fit_laws(runs, candidates=["effective-product"])), "scale trend")
         assert "num_params" in finding.text  # losses that rise with size, which no law here allows
 
@@ -143,8 +143,9 @@ class TestFitted:
 
     def test_few_runs_and_a_far_target(self, m4_swarm):
         few = fit_laws(m4_swarm.select(np.arange(7)), candidates=["effective"])
+        identified = few.laws["loss/code"].law.num_identified(3)
         found = diagnose(few, num_params=5e6)
-        assert only(found, "few runs").figures["loss/code"] == pytest.approx(7 / 8)
+        assert only(found, "few runs").figures["loss/code"] == pytest.approx(7 / identified)
         assert only(found, "far target").figures["times"] == pytest.approx(50)
 
 
@@ -198,7 +199,7 @@ def test_leverage_is_the_slope_of_a_prediction_in_its_own_loss(m4_swarm):
     assert hat.shape == (1, 30)
     assert np.all((hat > 0) & (hat < 1))
     assert hat.sum() <= fitted.law.num_identified(3) + 1e-6
-    start = replace(fitted.start, keep_noise=True)
+    start = replace(fitted.start, keep=True)
     for i in (0, 7):
         moved = []
         for step in (-1e-3, 1e-3):

@@ -81,20 +81,25 @@ def test_a_fit_sees_repetition(repeated):
     assert errors[0] < 0.1 * errors[1]
 
 
-def test_gradient_and_convexity_under_repetition(repeated, rng):
-    runs, points = repeated
-    law = fit(make("effective"), runs, target="loss/code")
+def test_gradient_and_convexity_under_repetition(lab, rng):
+    """A falling law stays convex; a tilted one (`effective`) does not say that it does."""
+    assert not make("effective").decreasing
+    law, points = lab.law_named("effective-chinchilla"), lab.grid(rng, mixtures=40)
+    assert law.law.decreasing
+    points = replace(points, available_tokens=np.tile([2e4, 1e5, np.inf], (len(points), 1)))
+    theta = lab.plausible_theta(law, points, rng)
     step = 1e-7
     for j in range(3):
         moved = [
-            law.predict(replace(points, weights=points.weights + s * np.eye(3)[j]))
+            law.predict(theta, replace(points, weights=points.weights + s * np.eye(3)[j]))
             for s in (step, -step)
         ]
         slope = (moved[0] - moved[1]) / (2 * step)
-        assert_allclose(law.gradient(points)[:, j], slope, rtol=1e-3, atol=1e-5)
+        assert_allclose(law.gradient(theta, points)[:, j], slope, rtol=1e-3, atol=1e-5)
     other = replace(points, weights=rng.permutation(points.weights))
     middle = replace(points, weights=(points.weights + other.weights) / 2)
-    assert np.all(law.predict(middle) <= (law.predict(points) + law.predict(other)) / 2 + 1e-12)
+    ends = (law.predict(theta, points) + law.predict(theta, other)) / 2
+    assert np.all(law.predict(theta, middle) <= ends + 1e-12)
 
 
 def test_available_tokens_survive_a_table(repeated, tmp_path):

@@ -267,6 +267,11 @@ class Law(Recipe):
         belongs to; -1 for none."""
         return np.full(self.num_parameters(points.weights.shape[1]), -1)
 
+    def alike(self, points: Points) -> np.ndarray:
+        """(p,) between-target sds of the parameters whose mean over targets is learned; NaN for
+        the others."""
+        return np.full(self.num_parameters(points.weights.shape[1]), np.nan)
+
     def pooled(self, points: Points) -> np.ndarray:
         """Indices in theta of one parameter for the background and one per domain (1 + M,), whose
         mean and covariance over targets are learned; empty for none."""

@@ -12,6 +12,8 @@ from mixlaw.laws.baselines import FittedTrees, LightGBM
 from mixlaw.laws.combination import AGGREGATE, STACK, FittedSum
 from mixlaw.laws.nested import FittedNested, NestedPipeline
 from mixlaw.laws.points import Axes
+from mixlaw.laws.residual import SUFFIX, FittedResidual, WithResidual
+from mixlaw.laws.transfer import TRANSFER, FittedTransfer
 
 NO_AXES: Axes = {}
 Factory = Callable[[Axes], Recipe]
@@ -38,6 +40,7 @@ ONE_SCALE: Mapping[str, Factory] = {
 """Laws that can be fitted to a table of one scale. The last two also take tokens, if they vary."""
 
 MANY_SCALES: Mapping[str, Factory] = {
+    "effective-chinchilla": effective.effective_chinchilla,
     "effective-product": effective.effective_product,
     "effective-sum": effective.effective_sum,
     "effective-ratio": effective.effective_ratio,
@@ -58,6 +61,7 @@ BASELINES: Mapping[str, Factory] = {LightGBM.name: LightGBM}
 
 DEFAULT_ONE_SCALE = ("effective", "m1", "m2", "m3", "m4", "log-linear", "log-ridge")
 DEFAULT_MANY_SCALES = (
+    "effective-chinchilla",
     "effective-product",
     "effective-sum",
     "effective-ratio",
@@ -75,17 +79,21 @@ LOADERS: Mapping[str, Callable[[Mapping[str, Any]], Fitted]] = {
     LightGBM.name: FittedTrees.from_dict,
     STACK: FittedSum.from_dict,
     AGGREGATE: FittedSum.from_dict,
+    TRANSFER: FittedTransfer.from_dict,
+    SUFFIX: FittedResidual.from_dict,
 }
 """How to read back what is not a law of one formula."""
 
 
 def make(name: str, axes: Axes = NO_AXES) -> Recipe:
-    """A recipe by name.
+    """A recipe by name; `<name>+gp` is that recipe with a process over its residuals.
 
     Args:
         axes: the counts it reads and their references; see `base.Axes`.
     Raises: FitError: no such law, or a law of scale without axes.
     """
+    if name.endswith(SUFFIX):
+        return WithResidual(make(name.removesuffix(SUFFIX), axes))
     if name not in CANDIDATES:
         raise FitError(f"no law is called {name!r}; there are {list(CANDIDATES)}")
     if name in MANY_SCALES and not axes:
@@ -98,4 +106,5 @@ def make(name: str, axes: Axes = NO_AXES) -> Recipe:
 
 def load_fitted(data: Mapping[str, Any]) -> Fitted:
     """The inverse of `Fitted.to_dict`."""
-    return LOADERS.get(data["law"], FittedLaw.from_dict)(data)
+    name = SUFFIX if data["law"].endswith(SUFFIX) else data["law"]
+    return LOADERS.get(name, FittedLaw.from_dict)(data)

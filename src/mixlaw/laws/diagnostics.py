@@ -189,7 +189,7 @@ def _large_errors(case: _Case) -> Iterator[Finding]:
         t = near[0]
         yield Finding(
             "noise floor",
-            tuple(targets[near]),
+            tuple(targets[near].tolist()),
             f"{_list(targets[near])}: held-out error {scores.normalised_error[t]:.2f} of "
             f"predicting the mean, but only {rmse[t] / case.noise[t]:.1f} times the seed noise "
             f"({case.noise[t]:.2g}): what the mixture decides is hidden by noise, so there is "
@@ -206,7 +206,7 @@ def _large_errors(case: _Case) -> Iterator[Finding]:
             beside += " the law misses what the mixture does there;"
         yield Finding(
             "large error",
-            tuple(targets[missed]),
+            tuple(targets[missed].tolist()),
             f"{_list(targets[missed])}: held-out error {scores.normalised_error[t]:.2f} of "
             f"predicting the mean on the {split} split, rank correlation "
             f"{scores.spearman[t]:.2f}; {beside} add mixtures or give it no weight in the "
@@ -235,7 +235,7 @@ def _level_shift(case: _Case) -> Iterator[Finding]:
     targets, t = np.array(case.fitted.targets)[which], which[0]
     yield Finding(
         "level shift",
-        tuple(targets),
+        tuple(targets.tolist()),
         f"{_list(targets)}: with the largest scale held out, forecasts there are "
         f"{abs(shift[t]):.3g} too {'high' if shift[t] > 0 else 'low'} on average, "
         f"{ratio[t]:.1f} times their spread over mixtures ({abs(known[t]):.2g} when it is seen): "
@@ -337,12 +337,14 @@ def _disagreement(case: _Case) -> Iterator[Finding]:
     """What following a rival's best trained mixture would cost."""
     fitted, regrets = case.fitted, {}
     own = case.forecast(fitted.laws, case.target)
-    best, spread = int(np.argmin(own)), float(np.std(own))
+    best = int(np.argmin(own))
+    least = 1e-9 * float(np.abs(own).max())  # of a forecast that is flat in the mixture
     for name, laws in _rivals(case).items():
         theirs = case.forecast(laws, case.target)
         follow = int(np.argmin(theirs))
         by_own, by_rival = own[follow] - own[best], theirs[best] - theirs[follow]
-        if max(by_own / spread, by_rival / max(float(np.std(theirs)), 1e-300)) > MARKED_REGRET:
+        pairs = ((by_own, own), (by_rival, theirs))
+        if any(regret > MARKED_REGRET * max(np.std(f), least) for regret, f in pairs):
             regrets[name] = (float(by_own), float(by_rival), follow)
     if not regrets:
         return
@@ -539,7 +541,7 @@ def design_findings(runs: RunTable) -> list[Finding]:
         found.append(
             Finding(
                 "absent domain",
-                tuple(names[absent]),
+                tuple(names[absent].tolist()),
                 f"domain {_list(names[absent])} is absent from all runs: its effect stays what "
                 "the prior says, so a forecast with any share of it is a guess; train mixtures "
                 "with it, or drop its column",
@@ -550,7 +552,7 @@ def design_findings(runs: RunTable) -> list[Finding]:
         found.append(
             Finding(
                 "fixed domain",
-                tuple(names[fixed]),
+                tuple(names[fixed].tolist()),
                 f"domain {_list(names[fixed])} has the same share in all runs "
                 f"({_list(f'{s:.3g}' for s in weights[0, fixed])}): nothing tells what more or "
                 "less of it does; keep that share, or vary it",
@@ -564,7 +566,7 @@ def design_findings(runs: RunTable) -> list[Finding]:
         found.append(
             Finding(
                 "collinear domains",
-                tuple(together),
+                tuple(together.tolist()),
                 f"the shares of {_list(together)} always move together: only their joint effect "
                 "is known, and how to divide between them is the prior's choice; train mixtures "
                 "that part them",

@@ -20,8 +20,8 @@ import numpy as np
 
 from mixlaw.laws.base import Law
 from mixlaw.laws.points import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Points
-from mixlaw.laws.scaling import SYMBOL, Decay, scale_terms
-from mixlaw.laws.terms import Constant, One, Term, TermLaw, bounded_exp
+from mixlaw.laws.scaling import SYMBOL, Decay, OuterPower, scale_terms
+from mixlaw.laws.terms import Constant, One, Sum, Term, TermLaw, bounded_exp
 
 EPS = 1e-3
 LOWEST_G = 0.05
@@ -33,6 +33,12 @@ FIRST_W = 4
 LOG_A_MEAN, LOG_A_SD = np.log(0.1), 0.4
 G_LOGIT_MEAN, G_LOGIT_SD = 0.0, 0.75
 TILT_SD = 0.05
+EXPONENTS = {NUM_PARAMS: (np.log(0.35), 0.4), TRAIN_TOKENS: (np.log(0.6), 0.5)}
+OUTER = (-0.7, 0.25)
+"""Priors (mean, sd) of the logs of the exponents within and of the outer exponent."""
+
+BETWEEN_TARGETS = 0.15
+
 W_SD, OWN_W_SD = 1.0, 6.0
 """Prior of a log weight around the target's level: domains help alike until the runs say
 otherwise, but a target's own domain is not held back."""
@@ -50,12 +56,13 @@ class EffectiveData(Term):
     log_convex = True
     num_gauges = 1
 
-    def __init__(self, own: np.ndarray | None = None):
+    def __init__(self, own: np.ndarray | None = None, *, level_sd: float = np.inf):
         self.own = np.empty(0, int) if own is None else own
         self.has_own = np.flatnonzero(self.own >= 0)
+        self.level_sd = level_sd
 
     def for_targets(self, own: np.ndarray) -> Term:
-        return EffectiveData(own)
+        return EffectiveData(own, level_sd=self.level_sd)
 
     def pooled(self, num_domains: int) -> np.ndarray:
         return np.arange(FIRST_W, FIRST_W + 1 + num_domains)
@@ -147,7 +154,7 @@ class EffectiveData(Term):
         shape = np.concatenate([[0.0, LOG_A_MEAN], exponents, np.zeros(num_weights)])
         mean = np.tile(shape, (num_problems, 1))
         mean[:, 0] = np.log(level) - np.mean(np.log(self.value(mean, points)), axis=1)
-        sd = np.concatenate([[np.inf, LOG_A_SD], np.full(2, G_LOGIT_SD)])
+        sd = np.concatenate([[self.level_sd, LOG_A_SD], np.full(2, G_LOGIT_SD)])
         return mean, np.concatenate([np.tile(sd, (num_problems, 1)), weight_sd], axis=1)
 
 
@@ -191,6 +198,26 @@ def effective() -> Law:
     """The law at one scale, with the tilt: it contains M4 (a = 0) and log-linear laws."""
     term = Constant() + EffectiveData() * Tilt()
     return TermLaw("effective", "c + k S(r)^-a exp(u.r)", term)
+
+
+def effective_chinchilla(axes: Axes) -> Law:
+    """The effective data times Chinchilla's law with an outer exponent near one half.
+
+    Parameters and tokens make up for each other more than in a sum of powers: on every table that
+    we know the exponent is .44 to .60 (docs/decisions.md). Exponents of N and D and the outer one
+    are nearly those of the model family, so their means over the targets are learned.
+    """
+    decays = [
+        Decay(axis, axes[axis], exponent=EXPONENTS[axis], alike=BETWEEN_TARGETS)
+        for axis in sorted(axes)
+    ]
+    inner = Sum(decays) if len(decays) > 1 else decays[0]
+    outer = OuterPower(inner, power=OUTER, alike=BETWEEN_TARGETS) if len(decays) > 1 else inner
+    scale = Sum([One(), outer], shares=(1.0, 5 / 3))
+    term = Sum([Constant(), EffectiveData(level_sd=1.0) * scale], shares=(0.2, 0.8))
+    text = " + ".join(f"A{SYMBOL[axis]} {SYMBOL[axis]}^-p{SYMBOL[axis]}" for axis in sorted(axes))
+    text = f"({text})^m" if len(decays) > 1 else text
+    return TermLaw("effective-chinchilla", f"c + k S(r)^-a (1 + {text})", term, axes)
 
 
 def effective_product(axes: Axes) -> Law:

@@ -1,8 +1,9 @@
-"""Fit one recipe to targets of a run table."""
+"""Fit one recipe to targets of a run table, or move a law to a larger scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +11,11 @@ from mixlaw.errors import FitError
 from mixlaw.laws.base import Batch, Fitted, Recipe
 from mixlaw.laws.noise import noise_weights
 from mixlaw.laws.points import Points
+from mixlaw.laws.transfer import Transfer, laws_of
 from mixlaw.runs import RunTable
+
+if TYPE_CHECKING:
+    from mixlaw.laws.selection import FittedLaws
 
 
 def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
@@ -19,9 +24,9 @@ def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
 
     Raises:
         RunTableError: no such target.
-        FitError: a target has no usable row.
+        FitError: a target has no usable row, or a value that is no loss.
     """
-    values = np.stack([runs.column(target) for target in targets])
+    values = observed(runs, targets)
     failed = runs.status != "done"
     missing = ~failed & np.isnan(values)
     warnings = []
@@ -53,7 +58,28 @@ def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
     )
 
 
-def fit(recipe: Recipe, runs: RunTable, *, target: str, seed: int = 0) -> Fitted:
+def observed(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
+    """(T, n) values, NaN where not measured.
+
+    Raises:
+        RunTableError: no such target.
+        FitError: a value of a finished run is infinite or not above 0, as only a table that was
+            not made by `RunTable.from_rows` can have.
+    """
+    values = np.stack([runs.column(target) for target in targets])
+    bad = (np.isinf(values) | (values <= 0)) & (runs.status == "done")
+    if bad.any():
+        t, row = np.argwhere(bad)[0]
+        raise FitError(
+            f"{targets[t]!r} is {values[t, row]:g} in row {row + 1} and no loss in {bad[t].sum()} "
+            f"of {len(runs)} rows; losses must be finite and > 0 (NaN where not measured)"
+        )
+    return values
+
+
+def fit(
+    recipe: Recipe, runs: RunTable, *, target: str, seed: int = 0, prior: Fitted | None = None
+) -> Fitted:
     """Fit one recipe to one target.
 
     Args:
@@ -61,8 +87,35 @@ def fit(recipe: Recipe, runs: RunTable, *, target: str, seed: int = 0) -> Fitted
         runs: rows of failed runs and rows without a value are left out, with a warning.
         target: `metric/name`; when `name` is a domain it is the target's own domain.
         seed: of the starting points.
+        prior: a law of a smaller scale. Then `runs` are a few of one larger scale, and the prior
+            is moved to it (`transfer.Transfer`) in place of fitting `recipe`. `fit_transfer` does
+            so for several targets, which help each other.
     Returns: read `.warnings` before extrapolating.
     Raises: FitError: too few distinct runs, a constant target, an input that is unknown or the
         same everywhere; the message has the numbers and the remedy.
     """
+    if prior is not None:
+        recipe = Transfer({target: prior})
     return recipe.fit_batch(batch_of(runs, [target]), seed=seed)[0]
+
+
+def fit_transfer(
+    priors: FittedLaws | Mapping[str, Fitted],
+    runs: RunTable,
+    targets: Sequence[str] | None = None,
+) -> dict[str, Fitted]:
+    """Move laws of a small scale to the larger one of a few runs.
+
+    Args:
+        priors: target -> law of a smaller scale, or what `fit_laws` gave there. Laws that read
+            counts are asked at the large runs'.
+        runs: at one larger scale, three mixtures or more.
+        targets: default: all of `priors`.
+    Returns: target -> `transfer.FittedTransfer`; read `.warnings` and `.left_out_error`.
+    Raises: FitError: see `transfer.Transfer.check`.
+    """
+    laws = laws_of(priors)
+    trained = None if isinstance(priors, Mapping) else priors.cross_validation.runs.weights
+    targets = tuple(targets or laws)
+    fitted = Transfer(laws, trained).fit_batch(batch_of(runs, targets))
+    return dict(zip(targets, fitted, strict=True))

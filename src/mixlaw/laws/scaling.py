@@ -33,10 +33,21 @@ class Decay(Term):
         reference: A is the value at this count. Near the middle of the runs it keeps A and p from
             trading off along a curved valley, in which the minimiser crawls (ten times more steps).
         amplitude: False drops A, for a factor of a product that carries its level elsewhere.
+        exponent: mean and sd of the prior of log p.
+        alike: between-target sd of log p, whose mean over targets is then learned; NaN: not.
     """
 
-    def __init__(self, axis: str, reference: float, *, amplitude: bool = True):
+    def __init__(
+        self,
+        axis: str,
+        reference: float,
+        *,
+        amplitude: bool = True,
+        exponent: tuple[float, float] = (EXPONENT_MEAN, EXPONENT_SD),
+        alike: float = np.nan,
+    ):
         self.axis, self.reference, self.amplitude = axis, reference, amplitude
+        self.exponent, self.between = exponent, alike
         self.needs = frozenset({axis})
         self.log_convex = True
 
@@ -45,6 +56,9 @@ class Decay(Term):
 
     def num_carried(self, num_domains: int) -> int:
         return 1
+
+    def alike(self, num_domains: int) -> np.ndarray:
+        return np.array([np.nan] * self.amplitude + [self.between])
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
         logs = np.log(getattr(points, self.axis) / self.reference)
@@ -59,8 +73,7 @@ class Decay(Term):
         return value, jacobian
 
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean = np.full((len(level), 1), EXPONENT_MEAN)
-        sd = np.full((len(level), 1), EXPONENT_SD)
+        mean, sd = (np.full((len(level), 1), number) for number in self.exponent)
         if self.amplitude:
             mean = np.concatenate([np.log(level)[:, None], mean], axis=1)
             sd = np.concatenate([np.full((len(level), 1), np.inf), sd], axis=1)
@@ -90,10 +103,19 @@ class OuterPower(Term):
 
     Args:
         inner: does not read the mixture (a power of a convex term need not be convex).
+        power: mean and sd of the prior of log k.
+        alike: as of `Decay`.
     """
 
-    def __init__(self, inner: Term):
+    def __init__(
+        self,
+        inner: Term,
+        *,
+        power: tuple[float, float] = (0.0, OUTER_SD),
+        alike: float = np.nan,
+    ):
         self.inner, self.needs = inner, inner.needs
+        self.power, self.between = power, alike
         self.decreasing, self.log_convex = inner.decreasing, inner.log_convex
         self.num_gauges = inner.num_gauges
 
@@ -102,6 +124,9 @@ class OuterPower(Term):
 
     def num_carried(self, num_domains: int) -> int:
         return 1 + self.inner.num_carried(num_domains)
+
+    def alike(self, num_domains: int) -> np.ndarray:
+        return np.concatenate([[self.between], self.inner.alike(num_domains)])
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
         logs = np.log(self.inner.value(theta[:, 1:], points))
@@ -117,12 +142,9 @@ class OuterPower(Term):
         return value, np.concatenate([in_power, in_inner], axis=2)
 
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, sd = self.inner.prior(points, level)
-        outer = np.zeros((len(level), 1))
-        return (
-            np.concatenate([outer, mean], axis=1),
-            np.concatenate([outer + OUTER_SD, sd], axis=1),
-        )
+        mean, sd = self.inner.prior(points, level ** np.exp(-self.power[0]))
+        outer, outer_sd = (np.full((len(level), 1), number) for number in self.power)
+        return np.concatenate([outer, mean], axis=1), np.concatenate([outer_sd, sd], axis=1)
 
 
 def scaling_power(axes: Axes) -> Law:

@@ -10,9 +10,9 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted
-from mixlaw.laws.catalogue import CANDIDATES, ONE_SCALE, load_fitted
+from mixlaw.laws.catalogue import CANDIDATES, DEFAULT_ONE_SCALE, load_fitted
 from mixlaw.laws.diagnostics import design_findings, unit_findings
-from mixlaw.laws.fitting import batch_of
+from mixlaw.laws.fitting import batch_of, observed
 from mixlaw.laws.points import AXES, Points
 from mixlaw.laws.uncertainty import HeldOut, enough_for
 from mixlaw.laws.validation import (
@@ -323,8 +323,7 @@ def _usable_targets(
 
     Raises: FitError: a required target cannot be cross-validated, or none can.
     """
-    for target in (*required, *also):
-        runs.column(target)  # says which there are
+    observed(runs, (*required, *also))  # refuses what is not there, or is no loss
     wanted = [target for target in runs.targets if target in {*required, *also}]
     bad = unscorable(runs, wanted, make_splits(runs, seed=seed))
     for target in required:
@@ -345,7 +344,7 @@ def _at_largest(runs: RunTable, targets: tuple[str, ...], seed: int) -> CrossVal
     scales = scale_ids(runs)
     largest = runs.select(scales == scales.max())
     try:
-        return cross_validate(largest, targets, candidates=list(ONE_SCALE), seed=seed)
+        return cross_validate(largest, targets, candidates=list(DEFAULT_ONE_SCALE), seed=seed)
     except FitError:  # too few mixtures there; the candidates are judged on all scales
         return None
 

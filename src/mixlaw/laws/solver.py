@@ -404,7 +404,10 @@ def _learn_prior(
     of the linearised model (Laplace), each shrunk to its mean over the problems; then the mean and
     covariance of the pooled parameters over the problems by expectation maximisation."""
     law = problems.law
+    _share_exponents(problems, theta, which, noise)
     groups, pooled = law.learned(problems.points), law.pooled(problems.points)
+    if groups.max() < 0:
+        return problems.minimise(theta, which, noise)[0], noise
     factors = np.zeros((len(which), groups.max() + 1))
     for round_ in range(ROUNDS):
         evidence = _Evidence(problems, theta, which, groups)
@@ -415,6 +418,32 @@ def _learn_prior(
         if round_ < ROUNDS - 1 and len(pooled) and len(which) > 1:
             _pool(problems, theta, which, noise, pooled)
     return theta, noise
+
+
+def _share_exponents(
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
+) -> None:
+    """Move the prior means of parameters that are alike over targets to what the targets say.
+
+    Their mean, each target weighted by how well it knows its own, held by the law's prior as if
+    every target had said that too: targets of the same runs are no independent evidence.
+    """
+    between = problems.law.alike(problems.points)
+    alike = np.flatnonzero(np.isfinite(between))
+    if len(alike) == 0:
+        return
+    _, _, matrix = problems.normal(theta, which, noise)
+    variance = np.diagonal(np.linalg.inv(matrix), axis1=1, axis2=2)[:, alike]
+    own = problems.precision[which][:, alike, alike]
+    known = np.maximum(1 / variance - own, 1e-12)  # what the data say, without the prior
+    said = problems.mean[which][:, alike] + (theta - problems.mean[which])[:, alike] / (
+        known * variance
+    )
+    weight = 1 / (1 / known + between[alike] ** 2)
+    prior = problems.mean[which][:, alike]
+    mean = (weight * said + own * prior).sum(axis=0) / (weight + own).sum(axis=0)
+    problems.mean[np.ix_(which, alike)] = mean
+    problems.precision[which[:, None], alike, alike] = between[alike] ** -2.0
 
 
 class _Evidence:

@@ -81,6 +81,11 @@ class Term(ABC):
         """(p,) integers: groups of parameters whose common prior sd is learned; -1 for none."""
         return np.full(self.num_parameters(num_domains), -1)
 
+    def alike(self, num_domains: int) -> np.ndarray:
+        """(p,) between-target sds of the parameters whose mean over targets is learned; NaN for
+        the others."""
+        return np.full(self.num_parameters(num_domains), np.nan)
+
     def pooled(self, num_domains: int) -> np.ndarray:
         """Indices (1 + M,) of parameters that are alike over targets, or none; see `Law.pooled`."""
         return np.empty(0, int)
@@ -152,6 +157,9 @@ class Compound(Term):
             groups += found.max(initial=-1) + 1
         return np.concatenate(out)
 
+    def alike(self, num_domains: int) -> np.ndarray:
+        return np.concatenate([part.alike(num_domains) for part in self.parts])
+
     def pooled(self, num_domains: int) -> np.ndarray:
         first = 0
         for part in self.parts:
@@ -172,11 +180,22 @@ class Compound(Term):
 
 
 class Sum(Compound):
-    """Terms added. Its level is shared: a constant gets 40 %, the others the rest equally."""
+    """Terms added.
 
-    def __init__(self, parts: Sequence[Term]):
+    Args:
+        shares: what each part's prior gets of the level, by default 40 % for a constant and the
+            rest equally for the others.
+    """
+
+    def __init__(self, parts: Sequence[Term], shares: Sequence[float] | None = None):
         super().__init__(parts)
         self.convex = all(part.convex for part in parts)
+        fixed = [isinstance(part, Constant | One) for part in parts]
+        rest = (0.6 if any(fixed) else 1.0) / max(1, len(fixed) - sum(fixed))
+        self.shares = shares or [0.4 if is_fixed else rest for is_fixed in fixed]
+
+    def for_targets(self, own: np.ndarray) -> Term:
+        return Sum([part.for_targets(own) for part in self.parts], self.shares)
 
     def value(self, theta: np.ndarray, points: Points) -> np.ndarray:
         pairs = zip(self.parts, self.slices(theta, points), strict=True)
@@ -194,13 +213,8 @@ class Sum(Compound):
         return total
 
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        fixed = [isinstance(part, Constant | One) for part in self.parts]
-        rest = (0.6 if any(fixed) else 1.0) / max(1, len(fixed) - sum(fixed))
-        priors = [
-            part.prior(points, level * (0.4 if is_fixed else rest))
-            for part, is_fixed in zip(self.parts, fixed, strict=True)
-        ]
-        means, sds = zip(*priors, strict=True)
+        pairs = zip(self.parts, self.shares, strict=True)
+        means, sds = zip(*(part.prior(points, level * share) for part, share in pairs), strict=True)
         return np.concatenate(means, axis=1), np.concatenate(sds, axis=1)
 
 
@@ -297,10 +311,13 @@ class TermLaw(Law):
 
     @property
     def learns_prior(self) -> bool:
-        return bool(np.any(self.term.learned(2) >= 0))
+        return bool(np.any(self.term.learned(2) >= 0) or np.isfinite(self.term.alike(2)).any())
 
     def learned(self, points: Points) -> np.ndarray:
         return self.term.learned(points.weights.shape[1])
+
+    def alike(self, points: Points) -> np.ndarray:
+        return self.term.alike(points.weights.shape[1])
 
     def pooled(self, points: Points) -> np.ndarray:
         return self.term.pooled(points.weights.shape[1])

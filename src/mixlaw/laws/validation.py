@@ -6,7 +6,7 @@ Rows of one mixture resemble each other across sizes and horizons, so random row
     scale split     train: other mixtures, below the largest  test: held-out mixtures at the largest
                     size and the longest horizon.             size and the longest horizon.
 
-An axis (size or horizon) is held out only where at least two of its values remain to train on.
+An axis (size or horizon) is held out only where two values of every axis remain to train on.
 """
 
 from __future__ import annotations
@@ -225,16 +225,18 @@ def _held_out_scale(runs: RunTable) -> tuple[np.ndarray, np.ndarray, dict[str, f
     """Masks (n,) of the rows at the largest scale and of those below it, and the reach per axis."""
     largest, below = np.ones(len(runs), bool), np.ones(len(runs), bool)
     reach = {}
+    axes = varying_axes(runs)
+    levels = {axis: scale_levels(getattr(runs, axis)) for axis in axes}
     for axis in (NUM_PARAMS, TRAIN_TOKENS):  # the longest horizon is that of the largest size
-        if axis not in varying_axes(runs):
+        if axis not in axes:
             continue
-        counts = getattr(runs, axis)
-        levels = scale_levels(counts)
-        top = levels[largest].max()
-        enough = len(set(levels[below & (levels < top)])) >= 2
-        largest &= levels == top
-        if enough:
-            below &= levels < top
+        top = levels[axis][largest].max()
+        largest &= levels[axis] == top
+        rest = below & (levels[axis] < top)
+        # What is left must still show how the loss depends on every axis.
+        if all(len(set(level[rest])) >= 2 for level in levels.values()):
+            below = rest
+            counts = getattr(runs, axis)
             reach[axis] = float(np.log(counts[largest].max() / counts[below].max()))
     return largest, below, reach
 
