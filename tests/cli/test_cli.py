@@ -71,9 +71,24 @@ def test_from_a_table_in_json(tmp_path):
     assert "outside the trained range (web 1, trained 0.05 to 0.95" in " ".join(far.stdout.split())
 
 
+def test_what_speaks_against_a_fit_is_told(tmp_path):
+    study = table_study(tmp_path)
+    table = RunTable.read(study / "runs.csv")
+    rows = [row | {"weight/sea": 0.0} for row in table.rows()]
+    RunTable.from_rows(rows).write(study / "runs.csv")
+    found = json.loads(run("fit", study, "--json").stdout)["findings"]
+    (absent,) = (finding for finding in found if finding["kind"] == "absent domain")
+    assert absent["names"] == ["sea"]
+    shown = " ".join(run("fit", study).stdout.split())
+    assert shown.index("Read this") < shown.index("absent domain: domain sea is absent")
+    assert shown.count("sea is absent from all runs") == 1
+
+
 def test_from_a_table_for_people(tmp_path):
     study = table_study(tmp_path)
-    assert "squared error" in run("fit", study).stdout
+    shown = run("fit", study).stdout
+    for text in ("squared error", "* ", "rank corr.", "90% here", "seed noise"):
+        assert text in shown
     shown = run("optimize", study).stdout
     assert "better than uniform by" in shown
     assert "next: mixlaw report" in run("status", study).stdout

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mixlaw.errors import FitError, RunTableError
-from mixlaw.laws import Points, fit, fit_laws, make
+from mixlaw.errors import FitError, RunTableError, StudyError
+from mixlaw.laws import fit, fit_laws, make
 from mixlaw.laws.diagnostics import diagnose
 from mixlaw.laws.noise import measured_noise
 from mixlaw.optimize import Objective
@@ -139,7 +139,7 @@ class TestUnits:
         fitted = fit_laws(both, candidates=LAWS)
         assert fitted.targets == ("loss/x", "bpb/x")
         diagnose(fitted)
-        with pytest.raises(Exception, match="unit|metric"):
+        with pytest.raises(StudyError, match=r"unit|metric"):
             Objective({"loss/x": 1.0, "bpb/x": 1.0})
 
 
@@ -179,10 +179,9 @@ runs = RunTable(
     tuple("abcde"), ("loss/a", "loss/z"), weights, np.full(n, 1e6), np.full(n, 1e8),
     np.full((n, 5), np.inf), values, name, name, np.full(n, "swarm"), np.full(n, "done"), zeros,
 )
-for k, target in enumerate(runs.targets):
-    fitted = fit(make("m4"), runs, target=target)
-    error = fitted.predict(Points.at(mixtures)) - 2 - np.exp(mixtures @ slopes[k])
-    print(np.abs(error).max())
+fitted = fit(make("m4"), runs, target="loss/z")
+error = fitted.predict(Points.at(mixtures)) - 2 - np.exp(mixtures @ slopes[1])
+print(np.abs(error).max())
 """
 
 
@@ -192,7 +191,7 @@ def test_a_million_rows_in_three_gigabytes():
         [sys.executable, "-c", MILLION], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert max(map(float, done.stdout.split())) < 2e-3
+    assert float(done.stdout) < 2e-3
 
 
 def test_merged_rows_give_the_same_law(swarm, lab, rng, monkeypatch):
@@ -209,4 +208,3 @@ def test_merged_rows_give_the_same_law(swarm, lab, rng, monkeypatch):
             patch.setattr(base, "MANY_ROWS", 100)
             merged = fit(make("m4"), runs, target=target).predict(new)
         assert_allclose(merged, whole, rtol=2e-3)
-    assert len(Points.of(runs)) == 400

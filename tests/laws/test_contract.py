@@ -23,6 +23,7 @@ from mixlaw.laws.catalogue import (
 
 BOTH_AXES = {"num_params": 1e5, "train_tokens": 1e6}
 FLAT_FOR_SOME = {"capacity"}  # a domain left with only the head gains nothing from a larger model
+WITH_PROCESS = ["effective+gp", "effective-product+gp", "nested+gp"]
 LAWS = [name for name in CANDIDATES if isinstance(make(name, BOTH_AXES), Law)]
 
 
@@ -113,7 +114,7 @@ def swarm_of(lab, rng, *, mixtures=16, targets=("loss/code", "loss/held")):
     return lab.table(points, values)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", [*CANDIDATES, *WITH_PROCESS])
 class TestEveryRecipe:
     @pytest.fixture(autouse=True)
     def _needs_its_package(self, name):

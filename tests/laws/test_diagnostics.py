@@ -123,7 +123,9 @@ class TestFitted:
         values = m4_swarm.values.copy()
         values[17] *= 1.05
         labels = np.array([f"m{i}" for i in range(len(values))])
-        found = diagnose(fit_laws(replace(m4_swarm, values=values, label=labels), candidates=["m4"]))
+        found = diagnose(
+            fit_laws(replace(m4_swarm, values=values, label=labels), candidates=["m4"])
+        )
         assert only(found, "outlier").names[0] == "m17"
 
     def test_a_lone_mixture_in_its_corner_has_leverage(self, lab, rng):

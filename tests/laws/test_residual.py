@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mixlaw.errors import FitError
-from mixlaw.laws import CANDIDATES, Points, fit, load_fitted, make
+from mixlaw.laws import CANDIDATES, FittedLaw, Points, fit, load_fitted, make
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.residual import MOST_RUNS, FittedResidual
 from mixlaw.laws.solver import Start
@@ -195,6 +195,16 @@ def test_every_recipe_can_be_wrapped(name, lab):
     assert not wrapped.decreasing
 
 
+def test_a_law_that_is_not_positive_gets_no_process(one_scale, monkeypatch):
+    """It has no logarithm."""
+    fitted = FittedLaw.predict
+    monkeypatch.setattr(FittedLaw, "predict", lambda law, points: fitted(law, points) - 2.6)
+    law = fit(make("m4+gp"), one_scale, target="loss/code")
+    assert isinstance(law, FittedResidual)
+    assert law.process is None
+    assert law.predict(Points.of(one_scale)).min() <= 0
+
+
 def test_unknown_base():
     with pytest.raises(FitError, match="no law is called 'm5'"):
         make("m5+gp")
@@ -202,7 +212,8 @@ def test_unknown_base():
 
 @pytest.mark.parametrize("name", ["effective-sum", "effective-ratio"])
 def test_forecasts_of_slimpajama_improve(published, name):
-    """Fit up to 680M, forecast the last rows of 937M: mean relative error over eight targets."""
+    """Fit up to 680M, forecast the last rows of 937M: which mixture is how much better, that is,
+    the relative error less its mean. (The level at a new size is the law's affair.)"""
 
     def adapt(row: dict) -> dict | None:
         if row["tokens"] < 4e9:
@@ -214,17 +225,11 @@ def test_forecasts_of_slimpajama_improve(published, name):
     runs = published("dmsl_slimpajama/runs.parquet", adapt, sum_tolerance=0.01)
     largest = runs.num_params == runs.num_params.max()
     test = runs.select(largest & (runs.train_tokens == runs.train_tokens[largest].max()))
-    axes, batch = (
-        {"num_params": 2e8, "train_tokens": 1e10},
-        batch_of(runs.select(~largest), runs.targets),
-    )
-    alone, with_gp = (
-        np.mean(
-            [
-                np.abs(law.predict(Points.of(test)) / test.column(law.target) - 1)
-                for law in make(recipe, axes).fit_batch(batch)
-            ]
-        )
-        for recipe in (name, f"{name}+gp")
-    )
-    assert with_gp < 0.95 * alone
+    axes = {"num_params": 2e8, "train_tokens": 1e10}
+    batch = batch_of(runs.select(~largest), runs.targets)
+    errors = []
+    for recipe in (name, f"{name}+gp"):
+        laws = make(recipe, axes).fit_batch(batch)
+        relative = [law.predict(Points.of(test)) / test.column(law.target) - 1 for law in laws]
+        errors.append(np.mean([np.abs(e - e.mean()) for e in relative]))
+    assert errors[1] < 0.9 * errors[0]

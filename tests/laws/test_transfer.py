@@ -85,13 +85,13 @@ def test_slope_by_hand(lab):
 
 
 def test_process_by_hand(lab):
-    """The corners are nearly sqrt 2 apart, so the process is nearly each residual over 1.3."""
+    """The corners are nearly sqrt 2 apart, so the process is nearly each residual over 1.2."""
     runs = lab.table(CORNERS, {"loss/a": 2 * S + 1})
     law = transferred({"loss/a": Linear("loss/a", S)}, runs)["loss/a"]
     rest = 2 * S + 1 - (5 + law.slope * (S - 2))
     far = np.exp(-2 * (np.sqrt(1.001) - np.sqrt(0.001)) ** 2 / (2 * 0.25))
     kernel = np.full((3, 3), far) + (1 - far) * np.eye(3)
-    process = kernel @ np.linalg.solve(kernel + 0.3 * np.eye(3), rest)
+    process = kernel @ np.linalg.solve(kernel + 0.2 * np.eye(3), rest)
     assert_allclose(law.predict(CORNERS), 2 * S + 1 - rest + process)
 
 
@@ -116,17 +116,21 @@ def test_left_out_is_a_refit_without_the_mixture(pair, priors):
         assert fitted.left_out_error == np.sqrt(np.mean(fitted.left_out**2))
 
 
-def test_better_than_the_shift_and_than_scratch(pair, priors, lab, rng):
+def test_better_than_the_shift_and_than_scratch(pair, priors):
     _, large = pair
-    few, test = large.select(np.arange(6)), large.select(np.arange(6, 12))
-    for target, law in fit_transfer(priors, few).items():
-        at = Points.of(test)
-        error = np.abs(law.predict(at) - test.column(target)).mean()
-        level = np.mean(few.column(target) - priors[target].predict(Points.of(few)))
-        shifted = priors[target].predict(at) + level
-        scratch = fit(make("effective"), few, target=target).predict(at)
-        for other in (shifted, scratch):
-            assert error < 0.8 * np.abs(other - test.column(target)).mean()
+    few, test = large.select(np.arange(4)), large.select(np.arange(4, 12))
+    moved, errors = fit_transfer(priors, few), {"moved": [], "shifted": [], "scratch": []}
+    for target, prior in priors.items():
+        level = np.mean(few.column(target) - prior.predict(Points.of(few)))
+        found = {
+            "moved": moved[target].predict(Points.of(test)),
+            "shifted": prior.predict(Points.of(test)) + level,
+            "scratch": fit(make("effective"), few, target=target).predict(Points.of(test)),
+        }
+        for name, predicted in found.items():
+            errors[name].append(np.abs(predicted - test.column(target)).mean())
+    means = {name: np.mean(found) for name, found in errors.items()}
+    assert means["moved"] < 0.8 * min(means["shifted"], means["scratch"])
 
 
 def test_fit_with_a_prior_is_transfer_of_one_target(pair, priors, lab, rng):
@@ -257,15 +261,17 @@ def test_several_scales(pair, priors):
         fit_transfer(priors, replace(large, num_params=larger))
 
 
-def test_other_domains(pair, priors):
+@pytest.mark.parametrize("verb", [fit_transfer, zero_shot_doubt])
+def test_other_domains(pair, priors, verb):
     _, large = pair
     with pytest.raises(FitError, match=r"\['code', 'docs', 'web'\].*\['code', 'docs', 'math'\]"):
-        fit_transfer(priors, replace(large, domains=("code", "docs", "math")))
+        verb(priors, replace(large, domains=("code", "docs", "math")))
 
 
-def test_a_target_without_a_law(pair, priors):
+@pytest.mark.parametrize("verb", [fit_transfer, zero_shot_doubt])
+def test_a_target_without_a_law(pair, priors, verb):
     with pytest.raises(FitError, match=r"given for \['loss/docs'\]"):
-        fit_transfer({"loss/code": priors["loss/code"]}, pair[1], ["loss/code", "loss/docs"])
+        verb({"loss/code": priors["loss/code"]}, pair[1], ["loss/code", "loss/docs"])
 
 
 def test_a_law_that_is_flat_moves_only_its_level(lab):

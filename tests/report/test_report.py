@@ -269,3 +269,21 @@ def test_words():
     assert [short_count(v) for v in (999, 147456, 999_999, 2e9)] == ["999", "147k", "1M", "2B"]
     assert [percent(v) for v in (0.7525, 0.031, 0.0042, 0.0)] == ["75%", "3.1%", "0.42%", "0%"]
     assert plain("a\u202eb\n\x00c") == "a b  c"
+
+
+def test_what_speaks_against_the_fit_is_in_the_report(tmp_path):
+    domains = ("web", "code", HOSTILE[0])
+    made = make_study(tmp_path / "study", domains, ("loss/web", "loss/law"), ONE_SCALE)
+    table = RunTable.read(tmp_path / "study" / "runs.csv")
+    rows = []
+    for row in table.rows():
+        given = {f"weight/{d}": row[f"weight/{d}"] for d in domains}
+        total = given["weight/web"] + given["weight/code"]
+        shares = {k: 0.0 if HOSTILE[0] in k else share / total for k, share in given.items()}
+        rows.append(row | shares)
+    RunTable.from_rows(rows).write(tmp_path / "study" / "runs.csv")
+    html = render(made)
+    assert {"absent domain"} <= {found.kind for found in made.diagnose()}
+    for found in made.diagnose():
+        assert f"{found.kind.capitalize()}: {plain(found.text)}." in unescape(html)
+    assert HOSTILE[0] not in html

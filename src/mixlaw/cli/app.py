@@ -19,7 +19,6 @@ from mixlaw import __version__
 from mixlaw.cli import show
 from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
 from mixlaw.files import write_text
-from mixlaw.laws.noise import measured_noise
 from mixlaw.mixture import Mixture
 from mixlaw.study import Scale, Study
 
@@ -113,12 +112,7 @@ def fit(study: StudyPath, as_json: Json = False) -> None:
     opened = Study(study)
     fitted, findings = opened.fit(), opened.diagnose()
     data = {**fitted.to_dict(), "findings": [finding.to_dict() for finding in findings]}
-
-    def human() -> None:
-        noise = measured_noise(fitted.cross_validation.runs)
-        show.fit(fitted, findings, opened.half_widths(), noise, opened.config.fit.level)
-
-    _out(data, as_json, human)
+    _out(data, as_json, lambda: show.fit(opened))
 
 
 @app.command()

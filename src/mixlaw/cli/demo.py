@@ -39,7 +39,7 @@ def run_demo(folder: Path, *, short: bool) -> None:
     with show.swarm_progress() as on_progress:
         show.runs(study.train(on_progress))
     show.step(4, "Fit: every law on the same held-out mixtures and scales")
-    show.fit(study.fit())
+    show.fit(study)
     show.step(5, "Optimize: the best mixture for a larger model, with an interval")
     show.decision(study.optimize())
     show.step(6, "Verify: train that larger model on it, and on the baselines")

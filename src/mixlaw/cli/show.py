@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from mixlaw.laws.noise import Noise, measured_noise
 from mixlaw.runs import FAILED, RunSpec, RunTable
 
 if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
-    from mixlaw.laws.diagnostics import Finding
-    from mixlaw.laws.noise import Noise
     from mixlaw.optimize import Decision
+    from mixlaw.study import Study
     from mixlaw.study.verification import Verification
 
 out = Console(highlight=False)
@@ -135,17 +135,13 @@ def corpus(summary: dict[str, Any]) -> None:
     line(f"tokenizer {summary['tokenizer']}, {summary['vocab_size']:,} ids")
 
 
-def fit(
-    fitted: FittedLaws,
-    findings: Sequence[Finding],
-    half_widths: Mapping[str, tuple[float, float]],
-    noise: Noise,
-    level: float,
-) -> None:
+def fit(study: Study) -> None:
     """Every candidate on held-out runs, the chosen law by target, and what to read first."""
+    fitted, findings = study.fit(), study.diagnose()
     validation = fitted.cross_validation
     _candidates(validation, fitted.law)
-    _by_target(fitted, half_widths, noise, level)
+    noise = measured_noise(validation.runs)
+    _by_target(fitted, study.half_widths(), noise, study.config.fit.level)
     if fitted.at_largest is not None:
         best = list(fitted.at_largest.ranking().items())[:MOST_COMPARED]
         found = ", ".join(f"{name} {error:.3f}" for name, error in best)

@@ -87,8 +87,8 @@ class Batch:
         for key in keys:
             _, level = np.unique(key, return_inverse=True)
             pairs = point * (level.max() + 1) + level.reshape(-1)
-            _, first, point = np.unique(pairs, return_index=True, return_inverse=True)
-            point = point.reshape(-1)
+            point = np.unique(pairs, return_inverse=True)[1].reshape(-1)
+        first = np.unique(point, return_index=True)[1]
         use, y = np.empty((2, len(self), len(first)))
         for b, (weight, values) in enumerate(zip(self.use, self.y, strict=True)):
             logs = np.log(np.where(weight > 0, values, 1.0))

@@ -59,14 +59,14 @@ MANY_SCALES: Mapping[str, Factory] = {
 BASELINES: Mapping[str, Factory] = {LightGBM.name: LightGBM}
 """Regressions that need an optional package, over whatever varies in the table."""
 
-DEFAULT_ONE_SCALE = ("effective", "m1", "m2", "m3", "m4", "log-linear", "log-ridge")
+DEFAULT_ONE_SCALE = ("effective", "effective+gp", "m4", "log-linear", "log-ridge")
 DEFAULT_MANY_SCALES = (
     "effective-chinchilla",
-    "effective-product",
+    "effective-chinchilla+gp",
     "effective-sum",
     "effective-ratio",
+    "additive",
     "exponential-chinchilla",
-    "m1-product",
     "nested",
     "scaling",
 )

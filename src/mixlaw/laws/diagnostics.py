@@ -20,6 +20,7 @@ from mixlaw.laws.combination import FittedSum
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.noise import measured_noise
 from mixlaw.laws.points import AXES, Points
+from mixlaw.laws.residual import FittedResidual
 from mixlaw.laws.solver import leverage
 from mixlaw.laws.validation import MIXTURE_SPLIT, column_means, scale_ids
 from mixlaw.runs import UNITS, RunTable
@@ -382,13 +383,15 @@ def _single_runs(case: _Case) -> Iterator[Finding]:
     decide: dict[int, tuple[float, str]] = {}
     far: dict[int, tuple[float, str]] = {}
     cells, cell_of = _cells(case)
-    for targets, law, theta, noise in _formulas(case):
-        batch = batch_of(case.runs, targets)
-        hat = leverage(law, batch, theta, noise)
-        for b, target in enumerate(targets):
+    for fits in _formulas(case):
+        batch = batch_of(case.runs, [one.target for one in fits])
+        theta = np.stack([one.theta for one in fits])
+        noise = np.array([one.diagnostics.noise for one in fits])
+        hat = leverage(fits[0].law, batch, theta, noise)
+        for b, target in enumerate(batch.targets):
             used = batch.use[b] > 0
             own = np.bincount(cell_of[used], hat[b, used], len(cells))
-            value = case.fitted.laws[target].predict(batch.points) / batch.y[b].clip(1e-300)
+            value = fits[b].predict(batch.points) / batch.y[b].clip(1e-300)
             error = np.where(used, np.log(np.maximum(value, 1e-300)), 0.0)
             count = np.bincount(cell_of[used], minlength=len(cells))
             seen = count > 0
@@ -408,7 +411,7 @@ def _single_runs(case: _Case) -> Iterator[Finding]:
             "leverage",
             labels,
             f"{len(decide)} of {len(case.trained)} mixtures decide their own prediction, most "
-            f"{worst} (leverage {figures[labels[0]]:.2f} on {decide_target(decide)}): nothing "
+            f"{worst} (leverage {figures[labels[0]]:.2f} on {_worst_target(decide)}): nothing "
             "checks them, so an error in one goes straight into the law; train mixtures near them",
             figures,
         )
@@ -419,13 +422,13 @@ def _single_runs(case: _Case) -> Iterator[Finding]:
             labels,
             f"{len(far)} of {len(case.trained)} mixtures are far from what the others predict, "
             f"most {worst} ({figures[labels[0]]:.0f} times the median left-out residual, on "
-            f"{decide_target(far)}): check these runs (diverged, mislabelled, another unit), or "
+            f"{_worst_target(far)}): check these runs (diverged, mislabelled, another unit), or "
             "train them again",
             figures,
         )
 
 
-def decide_target(found: Mapping[int, tuple[float, str]]) -> str:
+def _worst_target(found: Mapping[int, tuple[float, str]]) -> str:
     """The target on which the worst mixture was found."""
     return max(found.values())[1]
 
@@ -452,23 +455,23 @@ def _cells(case: _Case) -> tuple[np.ndarray, np.ndarray]:
     return cells[:, 0], cell_of.reshape(-1)
 
 
-def _formulas(case: _Case):
-    """(targets, law, theta, noise) of targets whose fits are of one formula, alike in whether they
-    have an own domain; of a stack, its heaviest part."""
+def _formulas(case: _Case) -> Iterable[list[FittedLaw]]:
+    """The fits of one formula each, alike in whether they have an own domain."""
     groups: dict[tuple[str, bool], list[FittedLaw]] = {}
     for fitted in case.fitted.laws.values():
         one = _main_part(fitted)
         if isinstance(one, FittedLaw):
             groups.setdefault((one.law.name, one.own is None), []).append(one)
-    for fits in groups.values():
-        theta = np.stack([one.theta for one in fits])
-        noise = np.array([one.diagnostics.noise for one in fits])
-        yield [one.target for one in fits], fits[0].law, theta, noise
+    return groups.values()
 
 
 def _main_part(fitted: Fitted) -> Fitted:
-    while isinstance(fitted, FittedSum):
-        fitted = fitted.parts[int(np.argmax(fitted.shares))]
+    """The heaviest part of a sum, and what a residual process stands on."""
+    while isinstance(fitted, FittedSum | FittedResidual):
+        if isinstance(fitted, FittedSum):
+            fitted = fitted.parts[int(np.argmax(fitted.shares))]
+        else:
+            fitted = fitted.base
     return fitted
 
 
@@ -643,7 +646,6 @@ def _by_name(names: Sequence[str] | np.ndarray, values: np.ndarray) -> dict[str,
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Of two forecasts of the same mixtures; 1 where one of them is flat."""
-    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (a, b)]
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 1.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1])

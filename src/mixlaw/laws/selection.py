@@ -29,7 +29,7 @@ from mixlaw.runs import VERIFY, RunTable
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 LEVEL = 0.9
 RIVAL_ERROR = 2.0
 """A candidate whose normalised error is within this factor of the best one's is a rival."""
@@ -287,12 +287,12 @@ def fit_laws(
     warnings += [finding.text for finding in found]
     validation = cross_validate(used, targets, candidates=candidates, seed=seed)
     axes, ranking = varying_axes(used.done()), validation.ranking()
-    name, *others = ranking
+    name = validation.choice()
     laws = validation.fits[name].full
     rivals = {
         other: validation.fits[other].full
-        for other in others
-        if axes and ranking[other] <= RIVAL_ERROR * ranking[name]
+        for other in ranking
+        if axes and other != name and ranking[other] <= RIVAL_ERROR * ranking[name]
     }
     within = HeldOut.of(validation, name, MIXTURE_SPLIT)
     beyond = None
@@ -319,12 +319,12 @@ def fit_laws(
 def _usable_targets(
     runs: RunTable, required: Sequence[str], also: Sequence[str], seed: int
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The targets to fit, in the order of the table, and a warning for each one left out.
+    """The targets to fit, in the order given, and a warning for each one left out.
 
     Raises: FitError: a required target cannot be cross-validated, or none can.
     """
     observed(runs, (*required, *also))  # refuses what is not there, or is no loss
-    wanted = [target for target in runs.targets if target in {*required, *also}]
+    wanted = list(dict.fromkeys((*also, *required)))
     bad = unscorable(runs, wanted, make_splits(runs, seed=seed))
     for target in required:
         if target in bad:

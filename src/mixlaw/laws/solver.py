@@ -31,6 +31,9 @@ FIRST_NOISE = 5
 CLEAR_GAIN = 0.98
 """A weaker prior must lower the left-out error to this share: ties go to the stronger one."""
 
+ENOUGH_ROWS = 160
+"""Rows of a table of one scale on which starts, noise and prior are sought before all are used."""
+
 NUM_STARTS = 3
 MAX_STEPS = 100
 COARSE, FINE = 1e-2, 1e-4
@@ -287,32 +290,37 @@ def solve(
         starts: where to begin, one per problem; default (and for None): the prior's mean and
             random points around it, of which the best is kept.
     """
+    starts = list(starts or [None] * len(batch))
+    if len(batch.points) > 1.5 * ENOUGH_ROWS and not law.axes:
+        starts = _start_on_some_rows(law, batch, starts, seed)
     problems = _Problems(law, batch)
-    starts = starts or [None] * len(batch)
     theta, noise = problems.mean.copy(), np.empty(len(batch))
     cold, warm, kept = ([b for b in range(len(batch)) if _kind(starts[b]) == k] for k in range(3))
     for b in [*warm, *kept]:
         start = starts[b]
         assert start is not None
         theta[b], noise[b] = start.theta, start.noise
-        if b in kept and start.prior is not None:
+        if start.prior is not None:
             problems.mean[b], problems.precision[b] = start.prior.mean, start.prior.precision
     cold, warm, kept = (np.array(which, int) for which in (cold, warm, kept))
     if len(cold):
         theta[cold] = _multistart(problems, cold, np.random.default_rng(seed))
         noise[cold] = NOISES[FIRST_NOISE]
     theta, _ = problems.minimise(theta, np.arange(len(batch)), noise)
-    walked = np.concatenate([cold, warm])
+    begun = np.array([b for b in warm if starts[b].prior is not None], int)  # a prior to refine
+    walked = np.setdiff1d(np.concatenate([cold, warm]), begun)
     if len(walked):
         theta[walked], noise[walked] = _choose_noise(problems, theta[walked], walked, noise[walked])
     priors: list[Prior | None] = [start and start.prior for start in starts]
     if law.learns_prior:
-        if len(cold):
-            theta[cold], noise[cold] = _learn_prior(problems, theta[cold], cold, noise[cold])
-            for b in cold.tolist():
-                priors[b] = Prior(problems.mean[b], problems.precision[b])
+        for which, rounds in ((cold, ROUNDS), (begun, REFINING)):
+            if len(which):
+                found = _learn_prior(problems, theta[which], which, noise[which], rounds)
+                theta[which], noise[which] = found
+                for b in which.tolist():
+                    priors[b] = Prior(problems.mean[b], problems.precision[b])
         if len(kept):
-            theta[kept] = _robust(problems, theta[kept], kept, noise[kept])
+            theta[kept] = _robust(problems, theta[kept], kept, noise[kept], 1)
     return Solution(
         theta, noise, problems.rmse(theta), problems.condition(theta, noise), tuple(priors)
     )
@@ -330,6 +338,23 @@ def leverage(law: Law, batch: Batch, theta: np.ndarray, noise: np.ndarray) -> np
         _, jacobian = problems.residuals(theta[part], every[part], rows)
         out[part, rows] = ((jacobian @ root[part]) ** 2).sum(axis=2)
     return out
+
+
+def _start_on_some_rows(
+    law: Law, batch: Batch, starts: list[Start | None], seed: int
+) -> list[Start | None]:
+    """Starts for those who have none, from a fit to fewer rows, which finds the valley as well."""
+    cold = [b for b, start in enumerate(starts) if start is None]
+    if not cold:
+        return starts
+    rows = np.random.default_rng(seed).permutation(len(batch.points))[:ENOUGH_ROWS]
+    some = batch.select(cold).rows(np.sort(rows))
+    if np.any((some.use > 0).sum(axis=1) < ENOUGH_ROWS // 2):
+        return starts  # a target with few values: it needs all of them
+    found = solve(law, some, seed=seed)
+    for k, b in enumerate(cold):
+        starts[b] = Start(found.theta[k], float(found.noise[k]), found.priors[k])
+    return starts
 
 
 def _kind(start: Start | None) -> int:
@@ -380,7 +405,9 @@ def _choose_noise(
 
 # Learning a prior: how strongly groups of parameters are held, from the targets together.
 
-ROUNDS = 3
+ROUNDS, REFINING = 3, 2
+"""Rounds of learning from nothing, and from a prior that was learned on fewer rows."""
+
 LEARNED_SD = 1.0
 """Of the log of a learned quantity around its mean over the targets."""
 
@@ -393,12 +420,12 @@ WIDE = 5.0
 """Prior sd that stands for a free parameter in the evidence, which needs a proper prior."""
 
 POOLED_MEAN_SD = 0.5
-STUDENT = 10.0
-"""Degrees of freedom of the residuals; a row four sigmas off counts for .4."""
+STUDENT = 6.0
+"""Degrees of freedom of the residuals; a row four sigmas off counts a third."""
 
 
 def _learn_prior(
-    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray, rounds: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Empirical Bayes: noise and the size of each learned group of every problem by the evidence
     of the linearised model (Laplace), each shrunk to its mean over the problems; then the mean and
@@ -409,13 +436,13 @@ def _learn_prior(
     if groups.max() < 0:
         return problems.minimise(theta, which, noise)[0], noise
     factors = np.zeros((len(which), groups.max() + 1))
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         evidence = _Evidence(problems, theta, which, groups)
         noise, factors = evidence.maximise(np.log(noise), factors)
         problems.precision[which] = evidence.precision(factors)
         theta, _ = problems.minimise(theta, which, noise)
-        theta = _robust(problems, theta, which, noise)
-        if round_ < ROUNDS - 1 and len(pooled) and len(which) > 1:
+        theta = _robust(problems, theta, which, noise, 2)
+        if round_ < rounds - 1 and len(pooled) and len(which) > 1:
             _pool(problems, theta, which, noise, pooled)
     return theta, noise
 
@@ -528,10 +555,10 @@ class _Evidence:
 
 
 def _robust(
-    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray
+    problems: _Problems, theta: np.ndarray, which: np.ndarray, noise: np.ndarray, times: int
 ) -> np.ndarray:
     """Refit with rows weighted as Student residuals are (iteratively reweighted least squares)."""
-    for _ in range(2):
+    for _ in range(times):
         problems.robust[which] = 1.0
         squares = np.empty((len(which), problems.log_y.shape[1]))
         for part, rows in problems.chunks(which):

@@ -11,7 +11,7 @@ An axis (size or horizon) is held out only where two values of every axis remain
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,16 @@ from mixlaw.laws.base import Batch, Fitted, Recipe
 from mixlaw.laws.catalogue import DEFAULT_MANY_SCALES, DEFAULT_ONE_SCALE, make
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, scale_levels
+from mixlaw.laws.ranking import ranks
+from mixlaw.laws.residual import WithResidual
+from mixlaw.laws.solver import Start
 from mixlaw.runs import RunTable
 
 MIXTURE_SPLIT, SCALE_SPLIT = "mixture", "scale"
 NUM_FOLDS = 8
-FEWEST_MIXTURES = 4
+FEWEST_MIXTURES, FEWEST_AT_TOP = 4, 3
+WORTH_OF_CERTIFICATE = 0.9
+"""A law that is not convex must have at most this share of the error of the best that is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +169,17 @@ class CrossValidation:
         return dict(sorted(errors.items(), key=lambda pair: pair[1]))
 
 
+    def choice(self) -> str:
+        """The best candidate; one that is not convex must be clearly better than the best that is,
+        since its optimum carries no certificate."""
+        ranking, axes = self.ranking(), varying_axes(self.runs)
+        convex = [name for name in ranking if make(name, axes).convex]
+        best = next(iter(ranking))
+        if convex and ranking[convex[0]] * WORTH_OF_CERTIFICATE <= ranking[best]:
+            return convex[0]
+        return best
+
+
 def varying_axes(runs: RunTable) -> dict[str, float]:
     """The counts that are known for every row and take at least two values, each with its
     geometric mean as reference.
@@ -215,7 +231,8 @@ def make_splits(runs: RunTable, *, folds: int = NUM_FOLDS, seed: int = 0) -> dic
     held = [fold_of[ids] == fold for fold in range(fold_of.max() + 1)]
     everywhere = tuple((~test, test) for test in held)
     splits = {MIXTURE_SPLIT: Split(MIXTURE_SPLIT, everywhere, dict.fromkeys(AXES, 0.0))}
-    if reach:
+    at_top = len(np.unique(ids[largest]))
+    if reach and at_top >= FEWEST_AT_TOP:
         pairs = tuple((~test & below, test & largest) for test in held if (test & largest).any())
         splits[SCALE_SPLIT] = Split(SCALE_SPLIT, pairs, {**dict.fromkeys(AXES, 0.0), **reach})
     return splits
@@ -271,15 +288,18 @@ def cross_validate(
     fits: dict[str, Fits] = {}
     for name in names:
         recipe = make(name, axes)
+        # The law under a residual process has often been fitted already, as a candidate itself.
+        under = fits.get(recipe.base.name) if isinstance(recipe, WithResidual) else None
         try:
-            full = recipe.fit_batch(batch, seed=seed)
+            full = _fit(recipe, batch, under and under.full.values(), [None] * len(batch), seed)
         except FitError as error:
             refused[name] = dict.fromkeys(splits, str(error))
             continue
         folds_of: dict[str, tuple[Mapping[str, Fitted], ...]] = {}
         for split in splits.values():
             try:
-                folds_of[split.name] = _fit_folds(recipe, batch, split, full, seed)
+                bases = under and under.folds.get(split.name)
+                folds_of[split.name] = _fit_folds(recipe, batch, split, full, bases, seed)
                 predictions = _predict_held_out(folds_of[split.name], batch.points, split)
                 scores[name][split.name] = score(predictions, runs, targets, split)
             except FitError as error:
@@ -288,13 +308,33 @@ def cross_validate(
     return CrossValidation(runs, targets, splits, scores, refused, fits)
 
 
+def _fit(
+    recipe: Recipe,
+    batch: Batch,
+    bases: Iterable[Fitted] | None,
+    starts: Sequence[Start | None],
+    seed: int,
+) -> list[Fitted]:
+    """Fit a batch, upon the fits of the law under it where there are some."""
+    if bases is None or not isinstance(recipe, WithResidual):
+        return recipe.fit_batch(batch, seed=seed, starts=starts)
+    kept = [start is not None and start.keep for start in starts]
+    return recipe.upon(list(bases), batch, kept=kept, seed=seed)
+
+
 def _fit_folds(
-    recipe: Recipe, batch: Batch, split: Split, full: Sequence[Fitted], seed: int
+    recipe: Recipe,
+    batch: Batch,
+    split: Split,
+    full: Sequence[Fitted],
+    bases: Sequence[Mapping[str, Fitted]] | None,
+    seed: int,
 ) -> tuple[Mapping[str, Fitted], ...]:
     """Fits to the training rows of each fold, per target.
 
     They begin at the fit to all rows, which decides only into which valley they go; the prior's
-    strength is chosen anew from a fold's own rows.
+    strength is chosen anew from a fold's own rows. A prior that was learned from all targets is
+    kept: its few numbers have seen the held-out rows, and change nothing (docs/decisions.md).
     """
     num_targets, num_folds = len(batch), len(split.folds)
     train = np.stack([train for train, _ in split.folds])
@@ -302,7 +342,10 @@ def _fit_folds(
     folds = batch.times(np.tile(train, (num_targets, 1)), problems)
     folds = folds.rows(np.any(train, axis=0))
     starts = [full[t].start for t in problems.tolist()]
-    fitted = recipe.fit_batch(folds, seed=seed, starts=starts)
+    under = None
+    if bases is not None:
+        under = [laws[target] for target in batch.targets for laws in bases]
+    fitted = _fit(recipe, folds, under, starts, seed)
     return tuple(
         dict(zip(batch.targets, fitted[fold::num_folds], strict=True)) for fold in range(num_folds)
     )
@@ -420,12 +463,6 @@ def column_means(values: np.ndarray) -> np.ndarray:
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """(k,) ranks, ties sharing their mean. (Importing scipy.stats for it costs half a second.)"""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
 def _spearman_within(
     predictions: np.ndarray,
     values: np.ndarray,
@@ -447,10 +484,10 @@ def _spearman_within(
             seeds = np.bincount(mixture)
             if len(seeds) < 3:
                 continue
-            ranks = [
-                _ranks(np.bincount(mixture, side[at, t]) / seeds) for side in (predictions, values)
+            ranked = [
+                ranks(np.bincount(mixture, side[at, t]) / seeds) for side in (predictions, values)
             ]
-            a, b = (rank - rank.mean() for rank in ranks)
+            a, b = (rank - rank.mean() for rank in ranked)
             norm = np.sqrt((a @ a) * (b @ b))
             found.append(a @ b / norm if norm > 0 else 0.0)
         out[t] = np.mean(found) if found else 0.0

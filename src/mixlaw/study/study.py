@@ -238,13 +238,13 @@ class Study:
         weights = np.unique(fitted.cross_validation.runs.weights, axis=0)
         largest = {a: None if np.isnan(v) else v for a, v in fitted.within.largest.items()}
         given = {axis: vars(scale)[axis] or count for axis, count in largest.items()}
-        return {
-            target: tuple(
-                float(np.median(fitted.half_width(one, weights, **at, level=self.config.fit.level)))
-                for at in (largest, given)
-            )
-            for target, one in zip(fitted.targets, np.eye(len(fitted.targets)), strict=True)
-        }
+        level = self.config.fit.level
+
+        def typical(one: np.ndarray, at: dict[str, float | None]) -> float:
+            return float(np.median(fitted.half_width(one, weights, **at, level=level)))
+
+        each = zip(fitted.targets, np.eye(len(fitted.targets)), strict=True)
+        return {target: (typical(one, largest), typical(one, given)) for target, one in each}
 
     def _scale_if_known(self) -> Scale:
         """The target scale; unknown where the study leaves it open, which a fit may."""
