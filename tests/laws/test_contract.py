@@ -20,6 +20,7 @@ from mixlaw.laws.catalogue import (
     MANY_SCALES,
     ONE_SCALE,
 )
+from mixlaw.laws.residual import SUFFIX
 
 BOTH_AXES = {"num_params": 1e5, "train_tokens": 1e6}
 FLAT_FOR_SOME = {"capacity"}  # a domain left with only the head gains nothing from a larger model
@@ -217,8 +218,8 @@ def test_axes_that_do_not_vary_are_not_read(name, axes, lab, rng):
 
 
 def test_defaults_are_candidates():
-    assert set(DEFAULT_ONE_SCALE) <= set(ONE_SCALE)
-    assert set(DEFAULT_MANY_SCALES) <= set(MANY_SCALES)
+    assert {name.removesuffix(SUFFIX) for name in DEFAULT_ONE_SCALE} <= set(ONE_SCALE)
+    assert {name.removesuffix(SUFFIX) for name in DEFAULT_MANY_SCALES} <= set(MANY_SCALES)
     assert set(CANDIDATES) == {*ONE_SCALE, *MANY_SCALES, *BASELINES}
 
 

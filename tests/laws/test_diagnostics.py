@@ -10,7 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mixlaw.laws import FittedLaw, FittedLaws, fit, fit_laws, make
-from mixlaw.laws.diagnostics import design_findings, diagnose, unit_findings
+from mixlaw.laws.diagnostics import diagnose
+from mixlaw.laws.findings import design_findings, unit_findings
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.solver import leverage
 from mixlaw.runs import RunTable

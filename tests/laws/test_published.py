@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from mixlaw.laws import Points, cross_validate, fit, make
 from mixlaw.laws.fitting import batch_of
-from mixlaw.laws.validation import MIXTURE_SPLIT
+from mixlaw.laws.splits import MIXTURE_SPLIT
 
 
 def measures(row: dict) -> dict:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError, MissingExtraError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.points import MIXTURE, Axes, Points
 from mixlaw.laws.solver import Start
 

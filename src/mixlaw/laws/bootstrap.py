@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.combination import FittedSum
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import Points

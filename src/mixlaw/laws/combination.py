@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.points import Points
 from mixlaw.laws.solver import Start
 

@@ -6,10 +6,9 @@ alone, so they are the same after it was stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,13 +16,22 @@ from scipy.special import ndtri
 from mixlaw.errors import FitError
 from mixlaw.laws.base import LOOSE, Fitted, FittedLaw
 from mixlaw.laws.combination import FittedSum
+from mixlaw.laws.findings import (
+    MOST_NAMED,
+    Finding,
+    by_name,
+    design_findings,
+    listed,
+    unit_findings,
+)
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.noise import measured_noise
 from mixlaw.laws.points import AXES, Points
+from mixlaw.laws.ranking import rank_correlation
 from mixlaw.laws.residual import FittedResidual
+from mixlaw.laws.scoring import column_means
 from mixlaw.laws.solver import leverage
-from mixlaw.laws.validation import MIXTURE_SPLIT, column_means, scale_ids
-from mixlaw.runs import UNITS, RunTable
+from mixlaw.laws.splits import MIXTURE_SPLIT, scale_ids
 
 if TYPE_CHECKING:
     from mixlaw.laws.selection import FittedLaws
@@ -46,42 +54,11 @@ HIGH_LEVERAGE = 0.9
 FAR_RESIDUAL = 5.0
 """Times the median left-out residual, at least."""
 
-MOST_NAMED = 3
-
 MARKED_REGRET = 0.25
 """Regret, in standard deviations of the objective over mixtures, from which rivals disagree."""
 
 FAR_SCALE = 10.0
 """Times the largest trained size or horizon."""
-
-NEAR_A_BIT = 0.03
-"""Relative distance of a ratio from 1 / ln 2 (nats to bits)."""
-
-COLLINEAR = 1e-6
-"""Smallest singular value of the centred shares, relative to the largest, that still varies."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know before a forecast is trusted.
-
-    Attributes:
-        kind: "noise floor", "large error", "level shift", "scale trend", "moving optimum",
-            "rivals disagree", "leverage", "outlier", "few runs", "loose parameters", "far
-            target", "absent domain", "fixed domain", "collinear domains" or "mixed units".
-        names: of the targets, domains, mixtures or laws concerned, worst first.
-        text: what was seen, what it means, what to do.
-        figures: the numbers behind it.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    text: str
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {**vars(self), "names": list(self.names), "figures": dict(self.figures)}
 
 
 def diagnose(
@@ -191,11 +168,11 @@ def _large_errors(case: _Case) -> Iterator[Finding]:
         yield Finding(
             "noise floor",
             tuple(targets[near].tolist()),
-            f"{_list(targets[near])}: held-out error {scores.normalised_error[t]:.2f} of "
+            f"{listed(targets[near])}: held-out error {scores.normalised_error[t]:.2f} of "
             f"predicting the mean, but only {rmse[t] / case.noise[t]:.1f} times the seed noise "
             f"({case.noise[t]:.2g}): what the mixture decides is hidden by noise, so there is "
             "nothing more to learn; train longer or average seeds",
-            _by_name(targets[near], scores.normalised_error[near]),
+            by_name(targets[near], scores.normalised_error[near]),
         )
     if len(missed):
         t = missed[0]
@@ -208,11 +185,11 @@ def _large_errors(case: _Case) -> Iterator[Finding]:
         yield Finding(
             "large error",
             tuple(targets[missed].tolist()),
-            f"{_list(targets[missed])}: held-out error {scores.normalised_error[t]:.2f} of "
+            f"{listed(targets[missed])}: held-out error {scores.normalised_error[t]:.2f} of "
             f"predicting the mean on the {split} split, rank correlation "
             f"{scores.spearman[t]:.2f}; {beside} add mixtures or give it no weight in the "
             "objective",
-            _by_name(targets[missed], scores.normalised_error[missed]),
+            by_name(targets[missed], scores.normalised_error[missed]),
         )
 
 
@@ -237,12 +214,12 @@ def _level_shift(case: _Case) -> Iterator[Finding]:
     yield Finding(
         "level shift",
         tuple(targets.tolist()),
-        f"{_list(targets)}: with the largest scale held out, forecasts there are "
+        f"{listed(targets)}: with the largest scale held out, forecasts there are "
         f"{abs(shift[t]):.3g} too {'high' if shift[t] > 0 else 'low'} on average, "
         f"{ratio[t]:.1f} times their spread over mixtures ({abs(known[t]):.2g} when it is seen): "
         "the extrapolation misses the level. All mixtures share it, so their order may hold, and "
         "intervals include it; train a size or horizon nearer to the target",
-        _by_name(targets, shift[which]),
+        by_name(targets, shift[which]),
     )
 
 
@@ -272,7 +249,7 @@ def _scale_trend(case: _Case) -> Iterator[Finding]:
             yield Finding(
                 "scale trend",
                 tuple(worst),
-                f"{_list(worst)}: held-out residuals drift by {drift:+.3g} from the smallest to "
+                f"{listed(worst)}: held-out residuals drift by {drift:+.3g} from the smallest to "
                 f"the largest {axis} ({min(ratio, 99):.1f} standard errors): the law bends "
                 "otherwise than the runs do, and the drift goes on beyond them; train another "
                 f"{axis} or leave the smallest out",
@@ -313,7 +290,7 @@ def _moving_optimum(case: _Case) -> Iterator[Finding]:
         if scales[one] == scales[other]:
             continue
         a, b = found[one], found[other]
-        rank = _rank_correlation(a, b)
+        rank = rank_correlation(a, b)
         best, new = int(np.argmin(a)), int(np.argmin(b))
         loss = float(b[best] - b[new])
         beyond_doubt = best != new and loss > case.half_width(new, scales[other])
@@ -354,7 +331,7 @@ def _disagreement(case: _Case) -> Iterator[Finding]:
     yield Finding(
         "rivals disagree",
         tuple(names),
-        f"{_list(names)} did nearly as well as {fitted.law} and would choose otherwise: "
+        f"{listed(names)} did nearly as well as {fitted.law} and would choose otherwise: "
         f"{names[0]} prefers {case.labels[follow]} to {case.labels[best]} by {by_rival:.2g}, "
         f"{fitted.law} thinks that {by_own:.2g} worse. The runs cannot tell which is right; train "
         "mixtures near both optima",
@@ -436,7 +413,7 @@ def _worst_target(found: Mapping[int, tuple[float, str]]) -> str:
 def _worst(case: _Case, found: Mapping[int, tuple[float, str]]):
     order = sorted(found, key=lambda k: -found[k][0])[:MOST_NAMED]
     labels = tuple(str(case.labels[k]) for k in order)
-    return _list(labels), labels, {str(case.labels[k]): found[k][0] for k in order}
+    return listed(labels), labels, {str(case.labels[k]): found[k][0] for k in order}
 
 
 def _keep_larger(found: dict[int, tuple[float, str]], key: int, value: float, target: str) -> None:
@@ -498,7 +475,7 @@ def _identification(case: _Case) -> Iterator[Finding]:
         yield Finding(
             "few runs",
             tuple(names),
-            f"{_list(names)}: {few[names[0]]:.2f} {what} per identified parameter: the prior "
+            f"{listed(names)}: {few[names[0]]:.2f} {what} per identified parameter: the prior "
             f"carries the rest, so forecasts are drawn towards all domains being alike; train "
             f"more {what}",
             few,
@@ -508,9 +485,9 @@ def _identification(case: _Case) -> Iterator[Finding]:
         yield Finding(
             "loose parameters",
             tuple(names),
-            f"{_list(names)}: condition number {loose[names[0]]:.1e}: parameters trade off against "
-            "each other, so do not read them one by one; forecasts between the runs can still be "
-            "right, those beyond them are not to be trusted",
+            f"{listed(names)}: condition number {loose[names[0]]:.1e}: parameters trade off "
+            "against each other, so do not read them one by one; forecasts between the runs can "
+            "still be right, those beyond them are not to be trusted",
             loose,
         )
 
@@ -532,120 +509,3 @@ def _far_target(case: _Case) -> Iterator[Finding]:
             f"({largest:g}): {reads}train a run at {target / FAR_SCALE:.2g} or more",
             {"times": target / largest},
         )
-
-
-def design_findings(runs: RunTable) -> list[Finding]:
-    """What no law can learn from the mixtures of a table: domains that are absent, that never
-    vary, or that always go together."""
-    weights = np.unique(np.round(runs.weights, 9), axis=0)
-    names, found = np.array(runs.domains), []
-    absent = weights.max(axis=0) == 0
-    if absent.any():
-        found.append(
-            Finding(
-                "absent domain",
-                tuple(names[absent].tolist()),
-                f"domain {_list(names[absent])} is absent from all runs: its effect stays what "
-                "the prior says, so a forecast with any share of it is a guess; train mixtures "
-                "with it, or drop its column",
-            )
-        )
-    fixed = ~absent & (np.ptp(weights, axis=0) < 1e-6)
-    if fixed.any() and len(weights) > 1:
-        found.append(
-            Finding(
-                "fixed domain",
-                tuple(names[fixed].tolist()),
-                f"domain {_list(names[fixed])} has the same share in all runs "
-                f"({_list(f'{s:.3g}' for s in weights[0, fixed])}): nothing tells what more or "
-                "less of it does; keep that share, or vary it",
-                _by_name(names[fixed], weights[0, fixed]),
-            )
-        )
-    free = ~absent & ~fixed
-    collinear = _collinear(weights[:, free])
-    if collinear.any():
-        together = names[free][collinear]
-        found.append(
-            Finding(
-                "collinear domains",
-                tuple(together.tolist()),
-                f"the shares of {_list(together)} always move together: only their joint effect "
-                "is known, and how to divide between them is the prior's choice; train mixtures "
-                "that part them",
-                {"num_mixtures": float(len(weights))},
-            )
-        )
-    return found
-
-
-def unit_findings(runs: RunTable, targets: Sequence[str]) -> list[Finding]:
-    """Runs of one mixture at one scale whose losses differ by the factor 1 / ln 2."""
-    pairs = np.column_stack([runs.mixture_ids(), scale_ids(runs)])
-    cells, cell_of = np.unique(pairs, axis=0, return_inverse=True)
-    suspect = {}
-    for target in targets:
-        logs = np.log(runs.column(target))
-        known = np.isfinite(logs)
-        low, high = np.full(len(cells), np.inf), np.full(len(cells), -np.inf)
-        np.minimum.at(low, cell_of.reshape(-1)[known], logs[known])
-        np.maximum.at(high, cell_of.reshape(-1)[known], logs[known])
-        alike = np.abs(high - low + np.log(np.log(2))) < NEAR_A_BIT
-        if alike.any():
-            suspect[target] = float(alike.sum())
-    if not suspect:
-        return []
-    names = sorted(suspect, key=lambda target: -suspect[target])
-    return [
-        Finding(
-            "mixed units",
-            tuple(names),
-            f"{_list(names)}: repeated runs of {suspect[names[0]]:.0f} mixtures differ by a factor "
-            "of about 1.44, that of nats to bits: some rows may be in another unit than "
-            f"{UNITS[names[0].partition('/')[0]]}; convert them",
-            suspect,
-        )
-    ]
-
-
-def _collinear(shares: np.ndarray) -> np.ndarray:
-    """(k,) domains in a linear relation of the centred shares besides that they sum to one."""
-    m, k = shares.shape
-    none = np.zeros(k, bool)
-    if k < 3 or m < 2:
-        return none
-    centred = shares - shares.mean(axis=0)
-    # A basis of the directions within the simplex: what varies there should have rank k - 1.
-    basis = np.linalg.svd(np.ones((1, k)))[2][1:].T  # (k, k - 1)
-    _, size, directions = np.linalg.svd(centred @ basis)
-    size = np.concatenate([size, np.zeros(k - 1 - len(size))])
-    null = directions[size <= COLLINEAR * size[0]] @ basis.T
-    if not len(null) or m < k:  # with fewer mixtures than domains every domain is in some relation
-        deviation = np.sqrt((centred**2).sum(axis=0))
-        correlation = np.abs(centred.T @ centred) / np.outer(deviation, deviation)
-        np.fill_diagonal(correlation, 0.0)
-        return none if m < 4 else correlation.max(axis=0) > 0.999
-    # Up to a shift of all (the sum), the domains with a different coefficient take part.
-    null = null - np.median(null, axis=1, keepdims=True)
-    return np.abs(null).max(axis=0) > 1e-6
-
-
-# Words
-
-
-def _list(names: Iterable[Any], most: int = 5) -> str:
-    names = [str(name) for name in names]
-    if len(names) > most:
-        return ", ".join(names[: most - 1]) + f" and {len(names) - most + 1} more"
-    return ", ".join(names)
-
-
-def _by_name(names: Sequence[str] | np.ndarray, values: np.ndarray) -> dict[str, float]:
-    return {str(name): float(value) for name, value in zip(names, values, strict=True)}
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two forecasts of the same mixtures; 1 where one of them is flat."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 1.0
-    return float(np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.noise import noise_weights
 from mixlaw.laws.points import Points
 from mixlaw.laws.transfer import Transfer, laws_of

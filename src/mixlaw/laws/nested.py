@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, FittedLaw, Recipe
+from mixlaw.laws.base import Fitted, FittedLaw, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.mixing import m4
 from mixlaw.laws.points import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Points, scale_levels
 from mixlaw.laws.solver import Start

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.gaussian import SAME_MIXTURE, Kernel, Process, squared_distances
 from mixlaw.laws.points import MIXTURE, NUM_PARAMS, Points, scale_levels
 from mixlaw.laws.solver import Start

@@ -11,20 +11,20 @@ import numpy as np
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted
 from mixlaw.laws.catalogue import CANDIDATES, DEFAULT_ONE_SCALE, load_fitted
-from mixlaw.laws.diagnostics import design_findings, unit_findings
+from mixlaw.laws.findings import design_findings, unit_findings
 from mixlaw.laws.fitting import batch_of, observed
 from mixlaw.laws.points import AXES, Points
-from mixlaw.laws.uncertainty import HeldOut, enough_for
-from mixlaw.laws.validation import (
+from mixlaw.laws.residual import SUFFIX
+from mixlaw.laws.scoring import unscorable
+from mixlaw.laws.splits import (
     MIXTURE_SPLIT,
     SCALE_SPLIT,
-    CrossValidation,
-    cross_validate,
     make_splits,
     scale_ids,
-    unscorable,
     varying_axes,
 )
+from mixlaw.laws.uncertainty import HeldOut, enough_for
+from mixlaw.laws.validation import CrossValidation, cross_validate
 from mixlaw.runs import VERIFY, RunTable
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
@@ -292,7 +292,7 @@ def fit_laws(
     rivals = {
         other: validation.fits[other].full
         for other in ranking
-        if axes and other != name and ranking[other] <= RIVAL_ERROR * ranking[name]
+        if _formula(other) != _formula(name) and ranking[other] <= RIVAL_ERROR * ranking[name]
     }
     within = HeldOut.of(validation, name, MIXTURE_SPLIT)
     beyond = None
@@ -314,6 +314,11 @@ def fit_laws(
         at_largest=at_largest,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _formula(name: str) -> str:
+    """The law without its residual process: with it, it is no second opinion."""
+    return name.removesuffix(SUFFIX)
 
 
 def _usable_targets(

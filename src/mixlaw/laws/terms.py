@@ -17,7 +17,8 @@ from operator import add, mul
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Law
+from mixlaw.laws.base import Law
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.points import MIXTURE, Axes, Points
 
 EXPONENT_LIMIT = 60.0

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.gaussian import Kernel, Process
 from mixlaw.laws.points import AXES, MIXTURE, Points, scale_levels
 from mixlaw.laws.ranking import rank_correlation

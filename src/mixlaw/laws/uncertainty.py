@@ -18,7 +18,9 @@ from scipy.special import stdtrit
 
 from mixlaw.errors import FitError
 from mixlaw.laws.points import AXES, Points
-from mixlaw.laws.validation import CrossValidation, blanks, column_means, scale_ids
+from mixlaw.laws.scoring import blanks, column_means
+from mixlaw.laws.splits import scale_ids
+from mixlaw.laws.validation import CrossValidation
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,67 +18,25 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Batch, Fitted, Recipe
+from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.batch import Batch
 from mixlaw.laws.catalogue import DEFAULT_MANY_SCALES, DEFAULT_ONE_SCALE, make
 from mixlaw.laws.fitting import batch_of
-from mixlaw.laws.points import AXES, NUM_PARAMS, TRAIN_TOKENS, Points, scale_levels
-from mixlaw.laws.ranking import ranks
+from mixlaw.laws.points import Points
 from mixlaw.laws.residual import WithResidual
+from mixlaw.laws.scoring import Scores, blanks, score
 from mixlaw.laws.solver import Start
+from mixlaw.laws.splits import (
+    MIXTURE_SPLIT,
+    SCALE_SPLIT,
+    Split,
+    make_splits,
+    varying_axes,
+)
 from mixlaw.runs import RunTable
 
-MIXTURE_SPLIT, SCALE_SPLIT = "mixture", "scale"
-NUM_FOLDS = 8
-FEWEST_MIXTURES, FEWEST_AT_TOP = 4, 3
 WORTH_OF_CERTIFICATE = 0.9
 """A law that is not convex must have at most this share of the error of the best that is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Which rows are trained on and tested, fold by fold; masks over the rows of the table.
-
-    Attributes:
-        folds: (train (n,), test (n,)) pairs.
-        reach: axis -> log ratio from the largest value trained on to the one tested (0 where that
-            axis is not extrapolated).
-    """
-
-    name: str
-    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
-    reach: Mapping[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        folds = [[np.flatnonzero(side).tolist() for side in fold] for fold in self.folds]
-        return {"name": self.name, "folds": folds, "reach": dict(self.reach)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], num_rows: int) -> Split:
-        def mask(rows: list[int]) -> np.ndarray:
-            return np.isin(np.arange(num_rows), rows)
-
-        folds = tuple((mask(train), mask(test)) for train, test in data["folds"])
-        return cls(data["name"], folds, data["reach"])
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """One candidate's held-out predictions on one split.
-
-    Attributes:
-        predictions: (n, T) aligned with the table; NaN where not held out.
-        mae, mae_of_mean: (T,) mean absolute error, and that of predicting the mean of the other
-            mixtures' rows at the same scale.
-        spearman: (T,) rank correlation over mixtures (their seeds averaged) within a scale,
-            averaged over scales.
-        normalised_error: (T,) mean squared error over that of predicting the mean.
-    """
-
-    predictions: np.ndarray
-    mae: np.ndarray
-    mae_of_mean: np.ndarray
-    spearman: np.ndarray
-    normalised_error: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +126,6 @@ class CrossValidation:
             raise FitError(f"no law could be cross-validated: {reasons}")
         return dict(sorted(errors.items(), key=lambda pair: pair[1]))
 
-
     def choice(self) -> str:
         """The best candidate; one that is not convex must be clearly better than the best that is,
         since its optimum carries no certificate."""
@@ -180,91 +137,13 @@ class CrossValidation:
         return best
 
 
-def varying_axes(runs: RunTable) -> dict[str, float]:
-    """The counts that are known for every row and take at least two values, each with its
-    geometric mean as reference.
-
-    Raises: FitError: a count is known for some rows only.
-    """
-    counts = {axis: getattr(runs, axis) for axis in AXES}
-    for axis, count in counts.items():
-        unknown = int(np.isnan(count).sum())
-        if 0 < unknown < len(count):
-            raise FitError(
-                f"{axis} is missing in {unknown} of {len(count)} rows; fill it in or drop these "
-                "rows, so that a law of scale can be told from noise"
-            )
-    levels = {axis: scale_levels(count) for axis, count in counts.items()}
-    return {
-        axis: float(np.exp(np.mean(np.log(count))))
-        for axis, count in counts.items()
-        if levels[axis].min() >= 0 and levels[axis].max() >= 1
-    }
-
-
-def scale_ids(runs: RunTable) -> np.ndarray:
-    """(n,) integers, equal for rows of one (size, horizon)."""
-    levels = np.stack([scale_levels(getattr(runs, axis)) for axis in AXES], axis=1)
-    return np.unique(levels, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def make_splits(runs: RunTable, *, folds: int = NUM_FOLDS, seed: int = 0) -> dict[str, Split]:
-    """The splits that the table allows.
-
-    Raises: FitError: fewer than four mixtures.
-    """
-    ids = runs.mixture_ids()
-    num_mixtures = int(ids.max()) + 1
-    if num_mixtures < FEWEST_MIXTURES:
-        raise FitError(
-            f"cross-validation over mixtures needs at least {FEWEST_MIXTURES} distinct mixtures, "
-            f"the table has {num_mixtures}; train more"
-        )
-    largest, below, reach = _held_out_scale(runs)
-    # Folds are dealt separately to the mixtures that reach the largest scale, so that each fold
-    # tests some of them.
-    reaches = np.isin(np.arange(num_mixtures), ids[largest])
-    order = np.random.default_rng(seed).permutation(num_mixtures)
-    order = order[np.argsort(~reaches[order], kind="stable")]
-    fold_of = np.empty(num_mixtures, int)
-    fold_of[order] = np.arange(num_mixtures) % min(folds, num_mixtures)
-    held = [fold_of[ids] == fold for fold in range(fold_of.max() + 1)]
-    everywhere = tuple((~test, test) for test in held)
-    splits = {MIXTURE_SPLIT: Split(MIXTURE_SPLIT, everywhere, dict.fromkeys(AXES, 0.0))}
-    at_top = len(np.unique(ids[largest]))
-    if reach and at_top >= FEWEST_AT_TOP:
-        pairs = tuple((~test & below, test & largest) for test in held if (test & largest).any())
-        splits[SCALE_SPLIT] = Split(SCALE_SPLIT, pairs, {**dict.fromkeys(AXES, 0.0), **reach})
-    return splits
-
-
-def _held_out_scale(runs: RunTable) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Masks (n,) of the rows at the largest scale and of those below it, and the reach per axis."""
-    largest, below = np.ones(len(runs), bool), np.ones(len(runs), bool)
-    reach = {}
-    axes = varying_axes(runs)
-    levels = {axis: scale_levels(getattr(runs, axis)) for axis in axes}
-    for axis in (NUM_PARAMS, TRAIN_TOKENS):  # the longest horizon is that of the largest size
-        if axis not in axes:
-            continue
-        top = levels[axis][largest].max()
-        largest &= levels[axis] == top
-        rest = below & (levels[axis] < top)
-        # What is left must still show how the loss depends on every axis.
-        if all(len(set(level[rest])) >= 2 for level in levels.values()):
-            below = rest
-            counts = getattr(runs, axis)
-            reach[axis] = float(np.log(counts[largest].max() / counts[below].max()))
-    return largest, below, reach
-
-
 def cross_validate(
     runs: RunTable,
     targets: Sequence[str] | None = None,
     *,
     candidates: Sequence[str] | None = None,
     seed: int = 0,
-    folds: int = NUM_FOLDS,
+    folds: int | None = None,
 ) -> CrossValidation:
     """Hold out mixtures, and the largest scale, for every candidate.
 
@@ -274,7 +153,7 @@ def cross_validate(
         candidates: names from the catalogue; default: the laws of scale when sizes or horizons
             vary, else the laws of the mixture alone.
         seed: of the folds and of the starting points.
-        folds: groups of mixtures, each held out once.
+        folds: groups of mixtures, each held out once; default: eight, five for many mixtures.
     Raises: FitError: fewer than four mixtures, or an unknown candidate.
     """
     runs = runs.done()
@@ -361,139 +240,3 @@ def _predict_held_out(
         for t, fitted in enumerate(laws.values()):
             predictions[test, t] = fitted.predict(held_out)
     return predictions
-
-
-def score(
-    predictions: np.ndarray, runs: RunTable, targets: tuple[str, ...], split: Split
-) -> Scores:
-    """Compare held-out predictions (n, T) with the table.
-
-    Raises: FitError: a target has no held-out value to compare with.
-    """
-    values = np.stack([runs.column(target) for target in targets], axis=1)
-    scales = scale_ids(runs)
-    means = _means_of_others(values, scales, split)
-    held = np.isfinite(predictions) & np.isfinite(values) & np.isfinite(means)
-    errors = np.where(held, predictions - values, 0.0)
-    mean_errors = np.where(held, means - values, 0.0)
-    count = held.sum(axis=0)
-    if not np.all(np.any(mean_errors, axis=0)):
-        bare = [target for t, target in enumerate(targets) if not np.any(mean_errors[:, t])]
-        raise FitError(
-            f"the {split.name} split of {bare} has no held-out value that another mixture of the "
-            "same scale could be compared with; train at least two mixtures at the largest scale"
-        )
-    return Scores(
-        predictions=predictions,
-        mae=np.abs(errors).sum(axis=0) / count,
-        mae_of_mean=np.abs(mean_errors).sum(axis=0) / count,
-        spearman=_spearman_within(predictions, values, held, scales, runs.mixture_ids()),
-        normalised_error=(errors**2).sum(axis=0) / (mean_errors**2).sum(axis=0),
-    )
-
-
-def _means_of_others(values: np.ndarray, scales: np.ndarray, split: Split) -> np.ndarray:
-    """(n, T) what "predict the mean" says of the held-out rows, NaN elsewhere: it is given each
-    scale's own level, the mean of the other mixtures there."""
-    means = np.full_like(values, np.nan)
-    for _, test in split.folds:
-        for scale in np.unique(scales[test]):
-            at = scales == scale
-            means[at & test] = column_means(values[at & ~test])
-    return means
-
-
-def unscorable(
-    runs: RunTable, targets: Sequence[str], splits: Mapping[str, Split]
-) -> dict[str, str]:
-    """The targets that cannot be cross-validated, whatever the law -> why.
-
-    Args:
-        runs: finished rows, those of the splits.
-    """
-    ids, scales = runs.mixture_ids(), scale_ids(runs)
-    levels = {axis: scale_levels(getattr(runs, axis)) for axis in varying_axes(runs)}
-    out = {}
-    for target in targets:
-        values = runs.column(target)
-        known = np.isfinite(values)
-        if not known.any():
-            out[target] = "never measured"
-        elif np.ptp(values[known]) == 0:
-            first = values[known][0]
-            out[target] = f"constant ({first:g} in all {known.sum()} rows)"
-        elif not known.all():
-            for split in splits.values():
-                if why := _thin(values, known, ids, scales, levels, split):
-                    out[target] = f"measured in {known.sum()} of {len(runs)} rows, and {why}"
-                    break
-    return out
-
-
-def _thin(
-    values: np.ndarray,
-    known: np.ndarray,
-    ids: np.ndarray,
-    scales: np.ndarray,
-    levels: Mapping[str, np.ndarray],
-    split: Split,
-) -> str:
-    """Why the values of one target are too few for a split; "" where they are not."""
-    where = f"when a fold of the {split.name} split is held out"
-    for train, _ in split.folds:
-        left = known & train
-        mixtures = len(np.unique(ids[left]))
-        if mixtures < FEWEST_MIXTURES:
-            return f"{mixtures} mixtures with a value are left {where} ({FEWEST_MIXTURES} needed)"
-        if np.ptp(values[left]) == 0:
-            return f"it does not vary {where}"
-        for axis, level in levels.items():
-            if np.ptp(level[left]) == 0:
-                return f"only one {axis} with a value is left {where}"
-    means = _means_of_others(values[:, None], scales, split)[:, 0]
-    if not np.any(np.abs(values - means)[known & np.isfinite(means)] > 0):
-        return f"no held-out value of the {split.name} split can be compared with another mixture's"
-    return ""
-
-
-def column_means(values: np.ndarray) -> np.ndarray:
-    """(T,) means of the known values (k, T); NaN where there is none."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
-
-
-def _spearman_within(
-    predictions: np.ndarray,
-    values: np.ndarray,
-    held: np.ndarray,
-    scales: np.ndarray,
-    mixtures: np.ndarray,
-) -> np.ndarray:
-    """(T,) rank correlation within each scale of three mixtures or more, averaged over scales.
-
-    Seeds of one mixture are averaged first: their order is noise that no law can rank. A scale
-    where the predictions (or the values) are all equal ranks nothing and counts as 0.
-    """
-    out = np.zeros(values.shape[1])
-    for t in range(values.shape[1]):
-        found = []
-        for scale in np.unique(scales[held[:, t]]):
-            at = held[:, t] & (scales == scale)
-            _, mixture = np.unique(mixtures[at], return_inverse=True)
-            seeds = np.bincount(mixture)
-            if len(seeds) < 3:
-                continue
-            ranked = [
-                ranks(np.bincount(mixture, side[at, t]) / seeds) for side in (predictions, values)
-            ]
-            a, b = (rank - rank.mean() for rank in ranked)
-            norm = np.sqrt((a @ a) * (b @ b))
-            found.append(a @ b / norm if norm > 0 else 0.0)
-        out[t] = np.mean(found) if found else 0.0
-    return out
-
-
-def blanks(table: np.ndarray) -> list[list[float | None]]:
-    """A table with None for NaN, which JSON lacks."""
-    return [[None if np.isnan(v) else float(v) for v in row] for row in table]

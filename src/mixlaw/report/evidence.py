@@ -8,7 +8,8 @@ import numpy as np
 
 from mixlaw.laws import FittedLaws
 from mixlaw.laws.points import NUM_PARAMS, SAME_SCALE, TRAIN_TOKENS, scale_levels
-from mixlaw.laws.validation import CrossValidation, scale_ids
+from mixlaw.laws.splits import scale_ids
+from mixlaw.laws.validation import CrossValidation
 from mixlaw.optimize import Decision, Interval, Objective
 from mixlaw.report.style import size_look
 from mixlaw.report.words import short_count, unit_of

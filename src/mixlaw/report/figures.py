@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, CrossValidation
+from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
+from mixlaw.laws.validation import CrossValidation
 from mixlaw.optimize.decision import Decision, Forecast, Interval
 from mixlaw.report.evidence import Curves, Swarm, centred
 from mixlaw.report.style import (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlaw.laws.validation import MIXTURE_SPLIT, SCALE_SPLIT, CrossValidation, Scores
+from mixlaw.laws.scoring import Scores
+from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
+from mixlaw.laws.validation import CrossValidation
 from mixlaw.report import figures
 from mixlaw.report.blocks import Key, Notes, Picture, Section, Stack, Table
 from mixlaw.report.evidence import (

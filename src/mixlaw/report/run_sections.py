@@ -6,7 +6,7 @@ import numpy as np
 
 from mixlaw import __version__
 from mixlaw.files import digest
-from mixlaw.laws.validation import scale_ids
+from mixlaw.laws.splits import scale_ids
 from mixlaw.report import figures
 from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Stack, Table
 from mixlaw.report.evidence import (

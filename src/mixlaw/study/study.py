@@ -28,7 +28,8 @@ import numpy as np
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
 from mixlaw.laws import FittedLaws, fit_laws
-from mixlaw.laws.diagnostics import Finding, diagnose
+from mixlaw.laws.diagnostics import diagnose
+from mixlaw.laws.findings import Finding
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
