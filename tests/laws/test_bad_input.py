@@ -196,7 +196,7 @@ def test_a_million_rows_in_three_gigabytes():
 
 def test_merged_rows_give_the_same_law(swarm, lab, rng, monkeypatch):
     """Many rows of few mixtures are fitted as one row each."""
-    from mixlaw.laws import batch
+    from mixlaw.laws import base
 
     again = swarm.select(rng.integers(30, size=400))
     runs = replace(again, values=again.values * np.exp(0.01 * rng.normal(size=(400, 2))))
@@ -205,6 +205,6 @@ def test_merged_rows_give_the_same_law(swarm, lab, rng, monkeypatch):
     for target in runs.targets:
         whole = fit(make("m4"), runs, target=target).predict(new)
         with monkeypatch.context() as patch:
-            patch.setattr(batch, "MANY_ROWS", 100)
+            patch.setattr(base, "MANY_ROWS", 100)
             merged = fit(make("m4"), runs, target=target).predict(new)
         assert_allclose(merged, whole, rtol=2e-3)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.batch import Batch
+from mixlaw.laws.batch import MANY_ROWS, Batch
 from mixlaw.laws.points import AXES, Axes, Points, scale_levels
 from mixlaw.laws.solver import Prior, Start, solve
 
@@ -202,6 +202,8 @@ class Law(Recipe):
         """
         self.check(batch)
         self._check_number_of_runs(batch)
+        if len(batch.points) > MANY_ROWS:
+            batch = batch.merged()
         if starts is None:
             starts = [None] * len(batch)
         p = self.num_parameters(len(batch.domains))

@@ -22,8 +22,8 @@ STACK, AGGREGATE = "stack", "aggregate"
 class Combination(Recipe):
     """A weighted sum of recipes, with weights >= 0, so convex where all of them are.
 
-    Its weights come from held-out predictions (`validation.stack`) or from known shares
-    (`aggregate`), so it has no fit of its own.
+    Its weights come from held-out predictions (`stacking`) or from known shares (`aggregate`), so
+    it has no fit of its own.
     """
 
     def __init__(self, name: str, parts: Sequence[Recipe]):

@@ -12,7 +12,7 @@ An axis (size or horizon) is held out only where two values of every axis remain
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted, Recipe
 from mixlaw.laws.batch import Batch
 from mixlaw.laws.catalogue import DEFAULT_MANY_SCALES, DEFAULT_ONE_SCALE, make
+from mixlaw.laws.combination import STACK
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import Points
 from mixlaw.laws.residual import WithResidual
@@ -33,7 +34,11 @@ from mixlaw.laws.splits import (
     make_splits,
     varying_axes,
 )
+from mixlaw.laws.stacking import fitted_stack, stack_shares, stacked_predictions
 from mixlaw.runs import RunTable
+
+STACKED_ERROR = 3.0
+"""A candidate enters the stack when its error is within this factor of the best one's."""
 
 WORTH_OF_CERTIFICATE = 0.9
 """A law that is not convex must have at most this share of the error of the best that is."""
@@ -129,8 +134,12 @@ class CrossValidation:
     def choice(self) -> str:
         """The best candidate; one that is not convex must be clearly better than the best that is,
         since its optimum carries no certificate."""
-        ranking, axes = self.ranking(), varying_axes(self.runs)
-        convex = [name for name in ranking if make(name, axes).convex]
+        ranking = self.ranking()
+        convex = [
+            name
+            for name in ranking
+            if all(fitted.recipe.convex for fitted in self.fits[name].full.values())
+        ]
         best = next(iter(ranking))
         if convex and ranking[convex[0]] * WORTH_OF_CERTIFICATE <= ranking[best]:
             return convex[0]
@@ -150,8 +159,8 @@ def cross_validate(
     Args:
         runs: rows of failed runs are left out.
         targets: default: all of the table.
-        candidates: names from the catalogue; default: the laws of scale when sizes or horizons
-            vary, else the laws of the mixture alone.
+        candidates: names from the catalogue, and "stack" for a stack of the others; default: the
+            laws of scale when sizes or horizons vary, else the laws of the mixture alone.
         seed: of the folds and of the starting points.
         folds: groups of mixtures, each held out once; default: eight, five for many mixtures.
     Raises: FitError: fewer than four mixtures, or an unknown candidate.
@@ -166,6 +175,8 @@ def cross_validate(
     refused: dict[str, dict[str, str]] = {name: {} for name in names}
     fits: dict[str, Fits] = {}
     for name in names:
+        if name == STACK:
+            continue  # made of the others, below
         recipe = make(name, axes)
         # The law under a residual process has often been fitted already, as a candidate itself.
         under = fits.get(recipe.base.name) if isinstance(recipe, WithResidual) else None
@@ -184,7 +195,46 @@ def cross_validate(
             except FitError as error:
                 refused[name][split.name] = str(error)
         fits[name] = Fits(dict(zip(targets, full, strict=True)), folds_of)
-    return CrossValidation(runs, targets, splits, scores, refused, fits)
+    validation = CrossValidation(runs, targets, splits, scores, refused, fits)
+    return _with_stack(validation) if STACK in names else validation
+
+
+def _with_stack(validation: CrossValidation) -> CrossValidation:
+    """The same with a stack of the candidates that did nearly as well as the best."""
+    ranking, values = validation.ranking(), validation.values()
+    best = next(iter(ranking.values()))
+    splits = validation.splits
+    names = [
+        name
+        for name, error in ranking.items()
+        if error <= STACKED_ERROR * best and set(splits) <= set(validation.scores[name])
+    ]
+    full_shares: dict[str, np.ndarray] = {}
+    scores: dict[str, Scores] = {}
+    folds_of: dict[str, tuple[Mapping[str, Fitted], ...]] = {}
+    for split in splits.values():
+        parts = np.stack([validation.scores[name][split.name].predictions for name in names])
+        predictions = np.full_like(values, np.nan)
+        by_fold: list[dict[str, np.ndarray]] = [{} for _ in split.folds]
+        for t, target in enumerate(validation.targets):
+            of_target = parts[:, :, t]
+            predictions[:, t], shares = stacked_predictions(of_target, values[:, t], split)
+            for fold, share in zip(by_fold, shares, strict=True):
+                fold[target] = share
+            if split.name == validation.deciding_split:
+                known = np.isfinite(of_target).all(axis=0) & np.isfinite(values[:, t])
+                full_shares[target] = stack_shares(of_target[:, known], values[known, t])
+        scores[split.name] = score(predictions, validation.runs, validation.targets, split)
+        folds_of[split.name] = tuple(
+            fitted_stack([validation.fits[name].folds[split.name][k] for name in names], fold)
+            for k, fold in enumerate(by_fold)
+        )
+    full = fitted_stack([validation.fits[name].full for name in names], full_shares)
+    return replace(
+        validation,
+        scores={**validation.scores, STACK: scores},
+        fits={**validation.fits, STACK: Fits(full, folds_of)},
+    )
 
 
 def _fit(
