@@ -202,7 +202,7 @@ def intervals(
     centre = predict_by_scale(fitted, points) @ coefficients
     half = np.empty(len(points))
     for at, scale in scales_of(points):
-        half[at] = fitted.half_width(coefficients, *scale, level=LEVEL)
+        half[at] = fitted.half_width(coefficients, points.weights[at], *scale, level=LEVEL)
     return centre - half, centre + half
 
 

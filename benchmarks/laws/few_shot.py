@@ -6,19 +6,19 @@ of the target at the large scale; 1 is predicting the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from inspect import signature
 
 import numpy as np
 
 from benchmarks.laws import tables
 from benchmarks.laws.common import Scoreboard, Settings, first_targets, report, spearman
-from mixlaw.errors import FitError, MixlawError
-from mixlaw.laws import Points, fit, make
+from mixlaw.errors import MixlawError
+from mixlaw.laws import Fitted, Points, make
+from mixlaw.laws.fitting import batch_of, fit_transfer
 from mixlaw.runs import RunTable
 
-LAW = "effective"
+LAW = "effective+gp"
 COUNTS = (4, 8, 16)
 FEWEST_TEST = 4
 
@@ -71,36 +71,39 @@ def pairs() -> dict[str, Callable[[], Pair]]:
     }
 
 
-def _of_small(small: RunTable, drawn: RunTable, test: RunTable, target: str):
-    """The small law's values at the drawn and at the test mixtures."""
-    law = fit(make(LAW), small, target=target)
-    return law.predict(Points.of(drawn)), law.predict(Points.of(test))
+def _laws(runs: RunTable) -> list[Fitted]:
+    """A law of every target, fitted together."""
+    return make(LAW).fit_batch(batch_of(runs, runs.targets))
 
 
-def zero_shot(small: RunTable, drawn: RunTable, test: RunTable, target: str) -> np.ndarray:
-    """The small law, shifted to the mean of the large runs: it knows nothing else of them."""
-    at_drawn, at_test = _of_small(small, drawn, test, target)
-    return at_test + np.mean(drawn.column(target) - at_drawn)
+def _values(laws: Iterable[Fitted], runs: RunTable) -> np.ndarray:
+    """(n, T) what they say of the runs' mixtures."""
+    return np.stack([law.predict(Points.of(runs)) for law in laws], axis=1)
 
 
-def affine(small: RunTable, drawn: RunTable, test: RunTable, target: str) -> np.ndarray:
+def zero_shot(small: RunTable, drawn: RunTable, test: RunTable) -> np.ndarray:
+    """The small laws, shifted to the mean of the large runs: they know nothing else of them."""
+    laws = _laws(small)
+    return _values(laws, test) + np.mean(drawn.values - _values(laws, drawn), axis=0)
+
+
+def affine(small: RunTable, drawn: RunTable, test: RunTable) -> np.ndarray:
     """The line through the large runs over the small law's values."""
-    at_drawn, at_test = _of_small(small, drawn, test, target)
-    slope, constant = np.polyfit(at_drawn, drawn.column(target), 1)
-    return constant + slope * at_test
+    laws = _laws(small)
+    at_drawn, at_test = _values(laws, drawn), _values(laws, test)
+    lines = [np.polyfit(x, y, 1) for x, y in zip(at_drawn.T, drawn.values.T, strict=True)]
+    return np.stack([np.polyval(line, x) for line, x in zip(lines, at_test.T, strict=True)], axis=1)
 
 
-def from_scratch(small: RunTable, drawn: RunTable, test: RunTable, target: str) -> np.ndarray:
+def from_scratch(small: RunTable, drawn: RunTable, test: RunTable) -> np.ndarray:
     """The law fitted to the large runs alone."""
-    return fit(make(LAW), drawn, target=target).predict(Points.of(test))
+    return _values(_laws(drawn), test)
 
 
-def prior(small: RunTable, drawn: RunTable, test: RunTable, target: str) -> np.ndarray:
-    """The law fitted to the large runs, centred on the small one."""
-    if "prior" not in signature(fit).parameters:
-        raise FitError("`fit` of this version takes no prior")
-    law = fit(make(LAW), small, target=target)
-    return fit(make(LAW), drawn, target=target, prior=law).predict(Points.of(test))
+def prior(small: RunTable, drawn: RunTable, test: RunTable) -> np.ndarray:
+    """The small laws as priors (`fit_transfer`)."""
+    priors = dict(zip(small.targets, _laws(small), strict=True))
+    return _values(fit_transfer(priors, drawn).values(), test)
 
 
 METHODS = {
@@ -140,12 +143,11 @@ def _measure(boards: dict[str, Scoreboard], pair: Pair, num_large: int, seed: in
     column = str(num_large)
     for name, method in METHODS.items():
         try:
-            found = [method(small, drawn, test, target) for target in test.targets]
+            predicted = method(small, drawn, test)
         except MixlawError as error:
             for board in boards.values():
                 board.refuse(name, column, str(error))
             continue
-        predicted = np.stack(found, axis=1)
         error = np.mean((predicted - test.values) ** 2, axis=0) / variance
         boards["normalised error"].add(name, column, error.mean())
         boards["Spearman"].add(name, column, spearman(predicted, test.values).mean())

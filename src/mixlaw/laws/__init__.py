@@ -2,9 +2,12 @@
 
 from mixlaw.laws.base import Fitted, FittedLaw, Law, Recipe
 from mixlaw.laws.catalogue import CANDIDATES, load_fitted, make
-from mixlaw.laws.fitting import fit
+from mixlaw.laws.combination import aggregate
+from mixlaw.laws.diagnostics import diagnose
+from mixlaw.laws.fitting import fit, fit_transfer
 from mixlaw.laws.points import Points
 from mixlaw.laws.selection import FittedLaws, fit_laws
+from mixlaw.laws.transfer import zero_shot_doubt
 from mixlaw.laws.validation import CrossValidation, cross_validate
 
 __all__ = [
@@ -16,9 +19,13 @@ __all__ = [
     "Law",
     "Points",
     "Recipe",
+    "aggregate",
     "cross_validate",
+    "diagnose",
     "fit",
     "fit_laws",
+    "fit_transfer",
     "load_fitted",
     "make",
+    "zero_shot_doubt",
 ]

@@ -65,7 +65,6 @@ DEFAULT_MANY_SCALES = (
     "effective-chinchilla+gp",
     "effective-sum",
     "effective-ratio",
-    "additive",
     "exponential-chinchilla",
     "nested",
     "scaling",

@@ -234,6 +234,7 @@ class FittedNested(Fitted):
         if key not in self._at_scale:
             y = self.extrapolate(*key)
             kept = np.isfinite(y)
+            start = self.mixing_start and replace(self.mixing_start, keep=True)
             batch = Batch(
                 targets=(self.target,),
                 domains=self.domains,
@@ -245,7 +246,7 @@ class FittedNested(Fitted):
                 run_ids=np.arange(kept.sum()),
                 warnings=((),),
             )
-            law = m4().fit_batch(batch, starts=self.mixing_start and [self.mixing_start])[0]
+            law = m4().fit_batch(batch, starts=start and [start])[0]
             assert isinstance(law, FittedLaw)
             self._at_scale[key] = law
         return self._at_scale[key]
