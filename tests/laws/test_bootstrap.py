@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mixlaw.errors import FitError
-from mixlaw.laws import Points, fit_laws
+from mixlaw.laws import FittedLaws, Points, fit_laws
 from mixlaw.laws.bootstrap import Bootstrap, bootstrap
 
 ONE = np.ones(1)
@@ -89,3 +89,17 @@ def test_spread_is_that_of_new_swarms(lab, rng):
     wanted = np.std([f.predict(CANDIDATES.weights)[:, 0] for f in fresh], axis=0)
     found = bootstrap(fresh[0], num_draws=100).objective(ONE, CANDIDATES).std(axis=0)
     assert np.all((found > 0.4 * wanted) & (found < 2.5 * wanted))
+
+
+def test_a_stored_fit_is_resampled_as_the_fresh_one(swarm):
+    fresh = fit_laws(swarm, candidates=["effective"])
+    stored = FittedLaws.from_dict(fresh.to_dict())
+    first, second = (
+        bootstrap(fitted, num_draws=5).objective(ONE, CANDIDATES) for fitted in (fresh, stored)
+    )
+    assert_allclose(first, second, rtol=1e-9)
+
+
+def test_few_mixtures_are_drawn_again_until_the_law_can_be_fitted(swarm):
+    few = swarm.select(np.arange(6))
+    assert len(bootstrap(fit_laws(few, candidates=["m4"]), num_draws=60).draws) == 60

@@ -64,3 +64,12 @@ def test_repeats_that_agree_to_the_last_digit(lab, rng):
     assert measured_noise(runs).overall[0] == pytest.approx(0, abs=1e-12)
     law = fit(make("m4"), runs, target="loss/code")
     assert_allclose(law.predict(Points.of(runs)), values, atol=1e-3)
+
+
+def test_copied_rows_do_not_silence_the_others(repeated):
+    """Repeats that are copies look noise-free; the other scale still counts."""
+    runs, short = repeated
+    values = runs.values.copy()
+    values[short] = 3 + runs.weights[short, :1]
+    weights = noise_weights(replace(runs, values=values), ["loss/code"])[0]
+    assert weights.min() > 0.005 * weights.max()

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixlaw.errors import FitError
-from mixlaw.laws.base import Fitted, Recipe
+from mixlaw.laws.base import Fitted, Law, Recipe
 from mixlaw.laws.batch import Batch
 from mixlaw.laws.combination import FittedSum
 from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import Points
+from mixlaw.laws.residual import FittedResidual
 from mixlaw.laws.selection import FittedLaws
 
 NUM_DRAWS = 200
@@ -78,19 +79,37 @@ def bootstrap(fitted: FittedLaws, *, num_draws: int = NUM_DRAWS, seed: int = 0) 
     if num_draws < 1:
         raise FitError(f"num_draws is {num_draws}; it must be at least 1")
     batch = batch_of(fitted.cross_validation.runs, fitted.targets)
-    use = _resampled(batch.mixture_ids, num_draws, np.random.default_rng(seed))
-    of_target = [
-        _refit(law, batch.select([t]), use, seed) for t, law in enumerate(fitted.laws.values())
-    ]
+    needed = max(_needed(law, len(batch.domains)) for law in fitted.laws.values())
+    use = _resampled(batch.mixture_ids, num_draws, needed, np.random.default_rng(seed))
+    laws = list(fitted.laws.values())
+    if any(law.start is not None and law.start.prior is None for law in laws):
+        # A stored fit does not hold the prior that was learned; the same rows teach it again.
+        laws = laws[0].recipe.fit_batch(batch, seed=seed)
+    of_target = [_refit(law, batch.select([t]), use, seed) for t, law in enumerate(laws)]
     return Bootstrap(
         [dict(zip(fitted.targets, laws, strict=True)) for laws in zip(*of_target, strict=True)]
     )
 
 
-def _resampled(mixture_ids: np.ndarray, num_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(R, n) how often each row was drawn, with all rows of its mixture."""
+def _needed(law: Fitted, num_domains: int) -> int:
+    """Distinct mixtures that a draw must have for the law to be fitted."""
+    if isinstance(law, FittedSum):
+        return max(_needed(part, num_domains) for part in law.parts)
+    if isinstance(law, FittedResidual):
+        return _needed(law.base, num_domains)
+    return law.recipe.num_required(num_domains) if isinstance(law.recipe, Law) else 1
+
+
+def _resampled(
+    mixture_ids: np.ndarray, num_draws: int, needed: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(R, n) how often each row was drawn, with all rows of its mixture; draws of fewer than
+    `needed` different mixtures are drawn again."""
     mixtures, which = np.unique(mixture_ids, return_inverse=True)
-    counts = rng.multinomial(len(mixtures), np.full(len(mixtures), 1 / len(mixtures)), num_draws)
+    m = len(mixtures)
+    counts = rng.multinomial(m, np.full(m, 1 / m), num_draws)
+    while len(thin := np.flatnonzero((counts > 0).sum(axis=1) < min(needed, m))):
+        counts[thin] = rng.multinomial(m, np.full(m, 1 / m), len(thin))
     return counts[:, which.reshape(-1)].astype(float)
 
 

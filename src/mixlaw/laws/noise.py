@@ -13,6 +13,9 @@ from mixlaw.runs import RunTable
 FEWEST_REPEATS = 3
 """Degrees of freedom from which a scale's own noise is believed; below, all scales' is used."""
 
+LEAST_SHARE = 0.01
+"""Of the largest variance: repeats that agree to the last digit are copies, not noise-free."""
+
 
 @dataclass(frozen=True, eq=False)
 class Noise:
@@ -72,5 +75,6 @@ def noise_weights(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
     variance = measured_noise(runs).of_row[:, columns].T ** 2
     variance = np.where(np.isfinite(variance), variance, 1.0)
     typical = np.median(variance, axis=1, keepdims=True)
+    typical = np.maximum(typical, LEAST_SHARE * variance.max(axis=1, keepdims=True))
     weights = 1 / np.maximum(variance + typical, 1e-300)
     return weights / weights.mean(axis=1, keepdims=True)

@@ -109,13 +109,13 @@ def solve(
         theta[walked], noise[walked] = _choose_noise(problems, theta[walked], walked, noise[walked])
     priors: list[Prior | None] = [start and start.prior for start in starts]
     if law.learns_prior:
-        for which, rounds in ((cold, ROUNDS), (begun, REFINING)):
+        for which, rounds in ((walked, ROUNDS), (begun, REFINING)):
             if len(which):
                 found = learn_prior(problems, theta[which], which, noise[which], rounds)
                 theta[which], noise[which] = found
                 for b in which.tolist():
                     priors[b] = Prior(problems.mean[b], problems.precision[b])
-        if len(kept):
+        if len(kept) and np.any(law.learned(problems.points) >= 0):
             theta[kept] = robust(problems, theta[kept], kept, noise[kept], 1)
     return Solution(
         theta, noise, problems.rmse(theta), problems.condition(theta, noise), tuple(priors)
@@ -197,6 +197,3 @@ def _choose_noise(
             step[moved] += direction
             walking = moved
     return theta, noises[step]
-
-
-# Learning a prior: how strongly groups of parameters are held, from the targets together.

@@ -86,6 +86,8 @@ def make_splits(runs: RunTable, *, folds: int | None = None, seed: int = 0) -> d
             f"cross-validation over mixtures needs at least {FEWEST_MIXTURES} distinct mixtures, "
             f"the table has {num_mixtures}; train more"
         )
+    if folds is not None and folds < 2:
+        raise FitError(f"folds is {folds}; it must be at least 2, so that something is left out")
     if folds is None:
         folds = NUM_FOLDS if num_mixtures < NUM_MIXTURES_FOR_FEWER else FEWER_FOLDS
     largest, below, reach = _held_out_scale(runs)

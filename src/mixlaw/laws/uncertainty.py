@@ -45,12 +45,15 @@ class HeldOut:
 
     @classmethod
     def of(cls, validation: CrossValidation, candidate: str, split_name: str) -> HeldOut:
-        """The residuals at the largest scale of the split, since it is nearest to a forecast."""
+        """The residuals at the largest scale of the split that has two mixtures or more, since it
+        is nearest to a forecast."""
         runs, split = validation.runs, validation.splits[split_name]
         rows = validation.residuals(candidate, split_name)
         scales, ids = scale_ids(runs), runs.mixture_ids()
         usable = np.isfinite(rows).any(axis=1)
-        usable &= scales == scales[usable].max()
+        levels = np.unique(scales[usable])
+        shared = [s for s in levels if len(np.unique(ids[usable & (scales == s)])) > 1]
+        usable &= scales == max(shared, default=levels.max())
         fold_of_row = np.select([test for _, test in split.folds], range(len(split.folds)), -1)
         mixtures, first = np.unique(ids[usable], return_index=True)
         of_mixture = [rows[usable & (ids == k)] for k in mixtures]

@@ -127,7 +127,9 @@ class CrossValidation:
             if split in by_split
         }
         if not errors:
-            reasons = "; ".join(f"{name}: {why[split]}" for name, why in self.refused.items())
+            reasons = "; ".join(
+                f"{name}: {why[split]}" for name, why in self.refused.items() if split in why
+            )
             raise FitError(f"no law could be cross-validated: {reasons}")
         return dict(sorted(errors.items(), key=lambda pair: pair[1]))
 
@@ -135,6 +137,8 @@ class CrossValidation:
         """The best candidate; one that is not convex must be clearly better than the best that is,
         since its optimum carries no certificate."""
         ranking = self.ranking()
+        if not self.fits:
+            raise FitError("a stored cross-validation has no fits to choose from; run it again")
         convex = [
             name
             for name in ranking
@@ -262,10 +266,21 @@ def _fit_folds(
     """Fits to the training rows of each fold, per target.
 
     They begin at the fit to all rows, which decides only into which valley they go; the prior's
-    strength is chosen anew from a fold's own rows. A prior that was learned from all targets is
-    kept: its few numbers have seen the held-out rows, and change nothing (docs/decisions.md).
+    strength is chosen anew from a fold's own rows. On the mixture split a prior that was learned
+    from all targets is kept with its noise: its few numbers have seen the held-out rows, and hardly
+    change (docs/decisions.md). On the scale split it is learned anew in every fold, since it would
+    bring what the held-out scale says of the exponents.
     """
     num_targets, num_folds = len(batch), len(split.folds)
+    learned = any(fitted.start is not None and fitted.start.prior is not None for fitted in full)
+    if split.name == SCALE_SPLIT and learned and bases is None:
+        starts = [f.start and replace(f.start, prior=None, keep=False) for f in full]
+        found = []
+        for train, _ in split.folds:
+            alone = batch.times(np.tile(train, (num_targets, 1)), np.arange(num_targets))
+            fitted = _fit(recipe, alone.rows(train), None, starts, seed)
+            found.append(dict(zip(batch.targets, fitted, strict=True)))
+        return tuple(found)
     train = np.stack([train for train, _ in split.folds])
     problems = np.repeat(np.arange(num_targets), num_folds)
     folds = batch.times(np.tile(train, (num_targets, 1)), problems)
