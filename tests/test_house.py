@@ -21,7 +21,7 @@ ORDER = [
     {"runs"},
     {"laws", "design", "corpus"},
     {"train", "optimize"},
-    {"launch"},
+    {"launch", "plan"},
     {"study"},
     {"report"},
     {"cli"},
