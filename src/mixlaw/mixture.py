@@ -146,6 +146,20 @@ class Mixture(Mapping[str, float]):
         scale = rest / total if total > 0 else 0.0
         return Mixture({name: shares.get(name, share * scale) for name, share in self.items()})
 
+    def rounded(self, granularity: int) -> Mixture:
+        """The nearest proportions that are multiples of 1 / granularity, by largest remainder.
+
+        Raises: MixtureError: a granularity below 1.
+        """
+        if granularity < 1:
+            raise MixtureError(f"the granularity is {granularity}; it must be a whole number >= 1")
+        exact = np.array(list(self.values())) * granularity
+        counts = np.floor(exact + 1e-9)
+        short = round(granularity - counts.sum())
+        order = np.argsort(-(exact - counts), kind="stable")
+        counts[order[:short]] += 1
+        return Mixture.from_array(list(self), counts / granularity)
+
     def epochs(self, train_tokens: float, domains: Sequence[Domain]) -> dict[str, float]:
         """How often each domain's available tokens are seen: r_j D / U_j."""
         return {
@@ -156,28 +170,147 @@ class Mixture(Mapping[str, float]):
 
 
 @dataclass(frozen=True)
+class Group:
+    """Limits on what several domains have together.
+
+    Attributes:
+        domains: their names.
+        lower, upper: smallest and largest sum of their proportions.
+    """
+
+    domains: tuple[str, ...]
+    lower: float = 0.0
+    upper: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "domains", tuple(self.domains))  # the dataclass is frozen
+        check_names(self.domains)
+        if not 0 <= self.lower <= self.upper <= 1:  # also false for NaN
+            raise MixtureError(
+                f"the group {list(self.domains)} has limits {self.lower} to {self.upper}; they "
+                "must satisfy 0 <= lower <= upper <= 1"
+            )
+
+
+KL, L2 = "kl", "l2"
+
+
+@dataclass(frozen=True)
+class Near:
+    """How far a mixture r may be, or wants to be, from another one p.
+
+    Attributes:
+        mixture: p; a name stands for the baseline of that name.
+        measure: "kl" for sum_j r_j log(r_j / p_j) in nats, "l2" for the Euclidean distance.
+        at_most: the largest distance allowed; None: any.
+        penalty: what the objective pays for a nat ("kl") or for the distance squared ("l2").
+    """
+
+    mixture: Mixture | str
+    measure: str = KL
+    at_most: float | None = None
+    penalty: float | None = None
+
+    def __post_init__(self):
+        if self.measure not in (KL, L2):
+            raise MixtureError(f"the distance {self.measure!r} is unknown; use {KL!r} or {L2!r}")
+        if self.at_most is None and self.penalty is None:
+            raise MixtureError(
+                "a mixture to stay near needs at_most (a limit) or penalty (a price), or it "
+                "would do nothing"
+            )
+        for label in ("at_most", "penalty"):
+            given = getattr(self, label)
+            if given is not None and not (math.isfinite(given) and given > 0):
+                raise MixtureError(f"{label} of the distance is {given}; it must be > 0")
+
+
+@dataclass(frozen=True)
 class Constraints:
     """What a mixture must respect.
 
     Attributes:
         lower: domain -> smallest proportion (default 0).
         upper: domain -> largest proportion (default 1).
-        max_epochs: at most so many passes over each domain's available tokens; None: no cap.
+        fixed: domain -> its proportion.
+        groups: name -> limits on several domains together.
+        max_epochs: at most so many passes over each domain's available tokens, or domain -> its
+            own cap; None: no cap.
+        min_unique_tokens, max_unique_tokens: how many different tokens a run must see, and may;
+            a domain gives min(r_j D, U_j) of them.
+        near: a mixture to stay near.
+        granularity: proportions are multiples of 1 / granularity; None: any number.
     """
 
     lower: Mapping[str, float] = field(default_factory=dict)
     upper: Mapping[str, float] = field(default_factory=dict)
-    max_epochs: float | None = None
+    max_epochs: float | Mapping[str, float] | None = None
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    min_unique_tokens: float | None = None
+    max_unique_tokens: float | None = None
+    near: Near | None = None
+    granularity: int | None = None
 
     def __post_init__(self):
-        for label, bounds in (("lower", self.lower), ("upper", self.upper)):
-            for name, bound in bounds.items():
+        for label in ("lower", "upper", "fixed"):
+            for name, bound in getattr(self, label).items():
                 if not (math.isfinite(bound) and 0 <= bound <= 1):
                     raise MixtureError(
                         f"the {label} bound of {name!r} is {bound}; it must lie in [0, 1]"
                     )
-        if self.max_epochs is not None and not self.max_epochs > 0:
-            raise MixtureError(f"max_epochs is {self.max_epochs}; it must be > 0")
+        for name in self.fixed:
+            if name in self.lower or name in self.upper:
+                raise MixtureError(
+                    f"domain {name!r} is fixed and has a bound, too; give one or the other"
+                )
+        caps = self.max_epochs if isinstance(self.max_epochs, Mapping) else {"": self.max_epochs}
+        for name, cap in caps.items():
+            if cap is not None and not cap > 0:
+                of = f" of {name!r}" if name else ""
+                raise MixtureError(f"max_epochs{of} is {cap}; it must be > 0")
+        for label in ("min_unique_tokens", "max_unique_tokens"):
+            given = getattr(self, label)
+            if given is not None and not (math.isfinite(given) and given > 0):
+                raise MixtureError(f"{label} is {given}; it must be finite and > 0")
+        if self.granularity is not None and self.granularity < 1:
+            raise MixtureError(f"granularity is {self.granularity}; it must be at least 1")
+
+    def epoch_cap(self, domain: str) -> float | None:
+        """The largest number of passes over a domain; None: no cap."""
+        if isinstance(self.max_epochs, Mapping):
+            return self.max_epochs.get(domain)
+        return self.max_epochs
+
+    def asked(
+        self, domains: Sequence[Domain], train_tokens: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lower bounds, upper bounds and the shares that the epoch caps allow (inf: any), each
+        (M,), whether or not a mixture fits.
+
+        Raises: MixtureError: an unknown domain, or an epoch cap without token counts.
+        """
+        names = [domain.name for domain in domains]
+        check_names(names)
+        caps = self.max_epochs if isinstance(self.max_epochs, Mapping) else ()
+        grouped = {name for group in self.groups.values() for name in group.domains}
+        strangers = sorted({*self.lower, *self.upper, *self.fixed, *caps, *grouped} - set(names))
+        if strangers:
+            raise MixtureError(f"bounds on unknown domains {strangers}; known are {names}")
+        lower = np.array([self.fixed.get(name, self.lower.get(name, 0.0)) for name in names])
+        upper = np.array([self.fixed.get(name, self.upper.get(name, 1.0)) for name in names])
+        allowed = np.full(len(names), np.inf)
+        for j, domain in enumerate(domains):
+            cap = self.epoch_cap(domain.name)
+            if cap is None:
+                continue
+            if domain.available_tokens is None or not train_tokens:
+                raise MixtureError(
+                    f"max_epochs = {cap:g} needs available_tokens of "
+                    f"{domain.name!r} and the training tokens; set them or drop the cap"
+                )
+            allowed[j] = cap * domain.available_tokens / train_tokens
+        return lower, upper, allowed
 
     def bounds(
         self, domains: Sequence[Domain], train_tokens: float | None = None
@@ -188,36 +321,25 @@ class Constraints:
             InfeasibleError: no mixture fits; names the bounds that conflict.
             MixtureError: a bound on an unknown domain, or an epoch cap without token counts.
         """
-        names = [domain.name for domain in domains]
-        check_names(names)
-        strangers = sorted({*self.lower, *self.upper} - set(names))
-        if strangers:
-            raise MixtureError(f"bounds on unknown domains {strangers}; known are {names}")
-        lower = np.array([self.lower.get(name, 0.0) for name in names])
-        upper = np.array([self.upper.get(name, 1.0) for name in names])
+        lower, upper, allowed = self.asked(domains, train_tokens)
         why = {name: f"upper[{name}] = {bound:g}" for name, bound in self.upper.items()}
-        if self.max_epochs is not None:
-            for j, domain in enumerate(domains):
-                if domain.available_tokens is None or not train_tokens:
-                    raise MixtureError(
-                        f"max_epochs = {self.max_epochs:g} needs available_tokens of "
-                        f"{domain.name!r} and the training tokens; set them or drop the cap"
-                    )
-                cap = self.max_epochs * domain.available_tokens / train_tokens
-                if cap < upper[j]:
-                    upper[j] = cap
-                    why[domain.name] = (
-                        f"max_epochs = {self.max_epochs:g} caps {domain.name} at {cap:.4g} "
-                        f"({domain.available_tokens:,} tokens for a run of {train_tokens:,.0f})"
-                    )
-        for j, name in enumerate(names):
+        why |= {name: f"fixed[{name}] = {bound:g}" for name, bound in self.fixed.items()}
+        for domain, cap, high in zip(domains, allowed, upper, strict=True):
+            if cap < high:
+                why[domain.name] = (
+                    f"max_epochs = {self.epoch_cap(domain.name):g} caps {domain.name} at {cap:.4g} "
+                    f"({domain.available_tokens:,} tokens for a run of {train_tokens:,.0f})"
+                )
+        upper = np.minimum(upper, allowed)
+        for j, domain in enumerate(domains):
             if lower[j] > upper[j] + 1e-12:
                 raise InfeasibleError(
-                    f"lower[{name}] = {lower[j]:g} conflicts with {why.get(name)}; "
+                    f"lower[{domain.name}] = {lower[j]:g} conflicts with {why.get(domain.name)}; "
                     "lower the first or raise the second"
                 )
         if lower.sum() > 1 + 1e-12:
-            active = ", ".join(f"{n}: {b:g}" for n, b in self.lower.items() if b > 0)
+            given = {**self.lower, **self.fixed}
+            active = ", ".join(f"{n}: {b:g}" for n, b in given.items() if b > 0)
             raise InfeasibleError(
                 f"the lower bounds sum to {lower.sum():.4f}, more than 1 ({active}); lower them"
             )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mixlaw.errors import InfeasibleError, MixtureError, StudyError
 from mixlaw.mixture import Constraints, Domain, Mixture
-from mixlaw.optimize.decision import Decision, Interval, optimize
+from mixlaw.optimize.decide import optimize
+from mixlaw.optimize.decision import Decision, Interval
 from mixlaw.optimize.limits import ActiveBound
 from mixlaw.optimize.objective import Objective
 

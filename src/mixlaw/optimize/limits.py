@@ -1,21 +1,26 @@
-"""Bounds that remember where they come from: the user, an epoch cap, or the trained support."""
+"""Limits that remember where they come from: the user, an epoch cap, or the trained support."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import InfeasibleError, MixtureError
 from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.optimize.conflict import smallest_conflict
+from mixlaw.optimize.curved import Curved, Distance, UniqueTokens
+from mixlaw.optimize.polytope import SLACK, Polytope
 
 USER, EPOCH_CAP, SUPPORT, NATURAL = "user", "epoch cap", "support", "simplex"
 """Who set a bound; NATURAL is the 0 or 1 that every proportion has."""
 
+GROUP, CURVED, FLOOR = "group", "limit", "floor"
+
 _TOUCHES = 1e-7
-_BREAKS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,10 @@ class ActiveBound:
     """A bound that the recommended mixture sits on.
 
     Attributes:
+        domain: its name, or that of the group, limit or target that is bounded.
         side: "lower" or "upper".
-        reason: "user", "epoch cap", "support" (no trained mixture went further) or "simplex".
+        reason: "user", "epoch cap", "support" (no trained mixture went further), "simplex",
+            "group", "limit" (distance, unique tokens) or "floor" (of a target).
     """
 
     domain: str
@@ -41,28 +48,75 @@ class ActiveBound:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """Lower and upper proportions (M,) and the reason for each, in the order of `domains`."""
+    """What a mixture must keep, in the order of `domains`.
+
+    Attributes:
+        lower, upper: proportions (M,), and the reason for each.
+        groups: names of the rows (G, M), whose products with the mixture lie in `least` to `most`.
+        curved: limits that are not linear.
+    """
 
     domains: tuple[str, ...]
     lower: np.ndarray
     upper: np.ndarray
     lower_reason: tuple[str, ...]
     upper_reason: tuple[str, ...]
+    groups: tuple[str, ...]
+    rows: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+    curved: tuple[Curved, ...] = ()
 
     @classmethod
     def of(
-        cls, domains: Sequence[Domain], constraints: Constraints, train_tokens: float | None
+        cls,
+        domains: Sequence[Domain],
+        constraints: Constraints,
+        train_tokens: float | None,
+        mixtures: Mapping[str, Mixture] | None = None,
     ) -> Limits:
-        """What the constraints allow. Raises: as `Constraints.bounds`."""
-        lower, upper = constraints.bounds(domains, train_tokens)
+        """What the constraints allow.
+
+        Args: mixtures: those that a distance may be measured from by name.
+        Raises:
+            InfeasibleError: no mixture keeps the linear limits; names the smallest set that
+                conflicts.
+            MixtureError: unknown domains or mixtures, or counts of tokens that a limit needs.
+        """
+        lower, asked, allowed = constraints.asked(domains, train_tokens)
         names = tuple(domain.name for domain in domains)
-        asked = [constraints.upper.get(name, 1.0) for name in names]
         upper_reason = tuple(
-            EPOCH_CAP if high < ask else USER if high < 1 else NATURAL
-            for high, ask in zip(upper, asked, strict=True)
+            EPOCH_CAP if cap < ask else USER if ask < 1 else NATURAL
+            for cap, ask in zip(allowed, asked, strict=True)
         )
-        lower_reason = tuple(USER if low > 0 else NATURAL for low in lower)
-        return cls(names, lower, np.maximum(lower, upper), lower_reason, upper_reason)
+        groups = constraints.groups
+        out = cls(
+            names,
+            lower,
+            np.minimum(asked, allowed),
+            tuple(USER if low > 0 else NATURAL for low in lower),
+            upper_reason,
+            tuple(groups),
+            np.array([[float(n in group.domains) for n in names] for group in groups.values()])
+            if groups
+            else np.empty((0, len(names))),
+            np.array([group.lower for group in groups.values()]),
+            np.array([group.upper for group in groups.values()]),
+            tuple(_curved(domains, constraints, train_tokens, mixtures or {})),
+        )
+        out.check()
+        return out
+
+    @cached_property
+    def polytope(self) -> Polytope:
+        """The linear limits."""
+        return Polytope(
+            self.lower, np.maximum(self.lower, self.upper), self.rows, self.least, self.most
+        )
+
+    @property
+    def convex(self) -> bool:
+        return all(limit.convex for limit in self.curved)
 
     def guarded(self, support: np.ndarray) -> Limits:
         """These limits within the smallest and largest trained share of each domain.
@@ -78,48 +132,64 @@ class Limits:
                 f"{len(self.domains)} proportions for each trained mixture"
             )
         least, most = support.min(axis=0), support.max(axis=0)
-        self._check_overlap(least, most)
-        tighter_low, tighter_high = least > self.lower, most < self.upper
+        # Of two that agree the user's own bound is the one to name.
+        low, high = least > self.lower + SLACK, most < self.upper - SLACK
         out = replace(
             self,
-            lower=np.where(tighter_low, least, self.lower),
-            upper=np.where(tighter_high, most, self.upper),
-            lower_reason=_relabel(self.lower_reason, tighter_low),
-            upper_reason=_relabel(self.upper_reason, tighter_high),
+            lower=np.where(low, least, self.lower),
+            upper=np.where(high, most, self.upper),
+            lower_reason=_relabel(self.lower_reason, low),
+            upper_reason=_relabel(self.upper_reason, high),
         )
-        out._check_sums()
+        out.check()
         return out
 
-    def _check_overlap(self, least: np.ndarray, most: np.ndarray) -> None:
-        conflicts = []
-        for j, name in enumerate(self.domains):
-            if self.lower[j] > most[j] + _BREAKS:
-                conflicts.append(
-                    f"lower[{name}] = {self.lower[j]:.4g} ({self.lower_reason[j]}) is above its "
-                    f"largest trained share {most[j]:.4g}"
-                )
-            if self.upper[j] < least[j] - _BREAKS:
-                conflicts.append(
-                    f"upper[{name}] = {self.upper[j]:.4g} ({self.upper_reason[j]}) is below its "
-                    f"smallest trained share {least[j]:.4g}"
-                )
-        if conflicts:
-            raise InfeasibleError(_conflict("; ".join(conflicts)))
+    def check(self) -> None:
+        """Raises: InfeasibleError: no mixture keeps the linear limits."""
+        try:
+            if not (self.lower <= self.upper + SLACK).all():
+                raise InfeasibleError("a lower bound above an upper one")
+            self.polytope.check()
+        except InfeasibleError as error:
+            self.explain()
+            raise InfeasibleError(f"{error}: {'; '.join(self.described())}") from None
 
-    def _check_sums(self) -> None:
-        for side, bounds, reasons, wrong in (
-            ("lower", self.lower, self.lower_reason, self.lower.sum() > 1 + _BREAKS),
-            ("upper", self.upper, self.upper_reason, self.upper.sum() < 1 - _BREAKS),
+    def explain(self, *curved: tuple[str, np.ndarray, float]) -> None:
+        """Raise InfeasibleError with the smallest set of limits that conflict, if any do.
+
+        Args: curved: further limits, linear near the mixture that breaks them least: label,
+            row (M,), and the most that `row @ r` may be.
+        """
+        items = [*self._linear(), *curved]
+        if not items:
+            return
+        labels, rows, most = zip(*items, strict=True)
+        found = smallest_conflict(np.stack(rows), np.array(most))
+        if found:
+            raise InfeasibleError(conflict_words([labels[i] for i in found]))
+
+    def described(self) -> list[str]:
+        """Every linear limit that somebody set, one phrase each."""
+        return [label for label, _, _ in self._linear()]
+
+    def _linear(self) -> list[tuple[str, np.ndarray, float]]:
+        """Label, row and upper limit of each linear limit that is not the simplex's own."""
+        out = []
+        for j, (name, unit) in enumerate(zip(self.domains, np.eye(len(self.domains)), strict=True)):
+            if self.lower_reason[j] != NATURAL:
+                text = f"lower[{name}] = {self.lower[j]:.4g} ({self.lower_reason[j]})"
+                out.append((text, -unit, -self.lower[j]))
+            if self.upper_reason[j] != NATURAL:
+                text = f"upper[{name}] = {self.upper[j]:.4g} ({self.upper_reason[j]})"
+                out.append((text, unit, self.upper[j]))
+        for name, row, least, most in zip(
+            self.groups, self.rows, self.least, self.most, strict=True
         ):
-            if wrong:
-                parts = ", ".join(
-                    f"{name} {bound:.4g} ({reason})"
-                    for name, bound, reason in zip(self.domains, bounds, reasons, strict=True)
-                    if reason != NATURAL
-                )
-                raise InfeasibleError(
-                    _conflict(f"the {side} bounds sum to {bounds.sum():.4f}, not to 1: {parts}")
-                )
+            if least > 0:
+                out.append((f"group {name!r} at least {least:.4g}", -row, -least))
+            if most < 1:
+                out.append((f"group {name!r} at most {most:.4g}", row, most))
+        return out
 
     def active(self, point: np.ndarray) -> tuple[ActiveBound, ...]:
         """The bounds that proportions (M,) sit on."""
@@ -129,27 +199,92 @@ class Limits:
                 out.append(ActiveBound(name, "lower", self.lower_reason[j], float(self.lower[j])))
             elif point[j] >= self.upper[j] - _TOUCHES:
                 out.append(ActiveBound(name, "upper", self.upper_reason[j], float(self.upper[j])))
+        for name, share, least, most in zip(
+            self.groups, self.rows @ point, self.least, self.most, strict=True
+        ):
+            if share <= least + _TOUCHES and least > 0:
+                out.append(ActiveBound(name, "lower", GROUP, float(least)))
+            elif share >= most - _TOUCHES and most < 1:
+                out.append(ActiveBound(name, "upper", GROUP, float(most)))
+        for limit in self.curved:
+            if limit.value(point) >= -_TOUCHES:
+                out.append(ActiveBound(limit.label, "upper", CURVED, 0.0))
         return tuple(out)
 
     def violations(self, mixture: Mixture) -> tuple[str, ...]:
-        """One phrase for each bound that the mixture breaks."""
-        out = []
-        for j, (name, share) in enumerate(
-            zip(self.domains, mixture.array(self.domains), strict=True)
-        ):
-            if share < self.lower[j] - _BREAKS:
+        """One phrase for each limit that the mixture breaks."""
+        out, point = [], mixture.array(self.domains)
+        for j, (name, share) in enumerate(zip(self.domains, point, strict=True)):
+            if share < self.lower[j] - SLACK:
                 out.append(f"{name} {share:.4g} < {self.lower[j]:.4g} ({self.lower_reason[j]})")
-            if share > self.upper[j] + _BREAKS:
+            if share > self.upper[j] + SLACK:
                 out.append(f"{name} {share:.4g} > {self.upper[j]:.4g} ({self.upper_reason[j]})")
+        for name, share, least, most in zip(
+            self.groups, self.rows @ point, self.least, self.most, strict=True
+        ):
+            if share < least - SLACK:
+                out.append(f"group {name} {share:.4g} < {least:.4g}")
+            if share > most + SLACK:
+                out.append(f"group {name} {share:.4g} > {most:.4g}")
+        out += [limit.seen(point) for limit in self.curved if limit.value(point) > 2 * SLACK]
         return tuple(out)
+
+
+def _curved(
+    domains: Sequence[Domain],
+    constraints: Constraints,
+    train_tokens: float | None,
+    mixtures: Mapping[str, Mixture],
+) -> list[Curved]:
+    """The limits that are not linear. Raises: MixtureError: unknown counts or mixture."""
+    out: list[Curved] = []
+    asked = (constraints.min_unique_tokens, constraints.max_unique_tokens)
+    for tokens, upper in zip(asked, (False, True), strict=True):
+        if tokens is None:
+            continue
+        unknown = [domain.name for domain in domains if domain.available_tokens is None]
+        if not train_tokens or unknown:
+            raise MixtureError(
+                "a limit on unique tokens needs the training tokens and available_tokens of every "
+                f"domain (unknown: {unknown}); set them or drop the limit"
+            )
+        available = np.array([float(d.available_tokens or 0) for d in domains]) / train_tokens
+        out.append(UniqueTokens(available, tokens / train_tokens, train_tokens, upper))
+    near = distance_of(domains, constraints, mixtures)
+    if near is not None and near.at_most:
+        out.append(near)
+    return out
+
+
+def distance_of(
+    domains: Sequence[Domain], constraints: Constraints, mixtures: Mapping[str, Mixture]
+) -> Distance | None:
+    """The distance that the constraints speak of, with its limit (0: none).
+
+    Raises: MixtureError: from a mixture that is not known by that name.
+    """
+    near = constraints.near
+    if near is None:
+        return None
+    name, other = "the given mixture", near.mixture
+    if isinstance(other, str):
+        if other not in mixtures:
+            raise MixtureError(
+                f"the constraints measure the distance from {other!r}, which is not among the "
+                f"baselines {sorted(mixtures)}"
+            )
+        name, other = other, mixtures[other]
+    shares = other.array([domain.name for domain in domains])
+    return Distance(shares, name, near.measure, near.at_most or 0.0)
 
 
 def _relabel(reasons: tuple[str, ...], changed: np.ndarray) -> tuple[str, ...]:
     return tuple(SUPPORT if c else reason for c, reason in zip(changed, reasons, strict=True))
 
 
-def _conflict(what: str) -> str:
-    return (
-        f"the constraints leave the region that was trained: {what}; train mixtures that reach "
-        "there, relax the constraints, or optimise without the support guard (support=None)"
-    )
+def conflict_words(labels: Sequence[str]) -> str:
+    """The smallest set of limits that conflict, and what to do."""
+    remedy = "relax one of them"
+    if any(f"({SUPPORT})" in text for text in labels):
+        remedy += ", train mixtures that reach there, or turn off the support guard"
+    return f"no mixture keeps all limits; these conflict: {'; '.join(labels)}; {remedy}"

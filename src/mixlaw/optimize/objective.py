@@ -1,16 +1,17 @@
-"""What to minimise: a weighted mean of targets, and what a fitted law must offer for it."""
+"""What to minimise over targets, and what a fitted law must offer for it."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from mixlaw.errors import StudyError
+from mixlaw.runs import higher_is_better
 
 
 class Forecaster(Protocol):
@@ -87,46 +88,176 @@ class Forecaster(Protocol):
 
 
 @dataclass(frozen=True)
-class Objective:
-    """The weighted mean of targets, to be minimised.
+class Floor:
+    """A target that may not get worse than a limit.
 
     Attributes:
-        weights: target ("metric/target") -> weight > 0; rescaled to sum to 1.
-    Raises: StudyError: no target, a weight that is not finite and positive, or two metrics.
+        than: the limit, or the name of the baseline mixture whose forecast is the limit.
+        slack: how much worse it may be nevertheless, in the target's unit.
+    """
+
+    than: float | str
+    slack: float = 0.0
+
+    def __post_init__(self):
+        if not (math.isfinite(self.slack) and self.slack >= 0):
+            raise StudyError(f"the slack of a floor is {self.slack}; it must be finite and >= 0")
+        if not isinstance(self.than, str) and not math.isfinite(self.than):
+            raise StudyError(f"a floor is {self.than}; it must be finite, or a baseline's name")
+
+
+MEAN, WORST = "mean", "worst"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What to minimise over targets.
+
+    Each *term* is a target, or the mean of a family of targets. The objective is the weighted mean
+    of the terms, or the worst of them. A score counts negatively, since more of it is better.
+
+    Attributes:
+        weights: term (a target "metric/target", or a family) -> weight > 0; rescaled to sum to 1.
+        families: name -> its targets.
+        over: "mean" or "worst"; in the latter a term counts as its weight over the mean weight.
+        relative_to: name of a baseline mixture: every target is measured by its relative change
+            from what is forecast there (-.02: 2 % better). It makes losses of different metrics,
+            and scores, comparable. None: in the targets' own unit, which they must share.
+        floors: target -> how bad it may be.
+    Raises: StudyError: no term, a weight that is not finite and positive, an unknown kind, or
+        metrics whose mean means nothing.
     """
 
     weights: Mapping[str, float]
+    families: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    over: str = MEAN
+    relative_to: str | None = None
+    floors: Mapping[str, Floor] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.weights:
             raise StudyError("the objective names no target; give at least one, such as loss/web")
-        for target, weight in self.weights.items():
+        for term, weight in self.weights.items():
             if not (math.isfinite(weight) and weight > 0):
                 raise StudyError(
-                    f"the objective's weight of {target!r} is {weight}; it must be finite and "
+                    f"the objective's weight of {term!r} is {weight}; it must be finite and "
                     "> 0 (leave a target out to ignore it)"
                 )
-        metrics = sorted({target.partition("/")[0] for target in self.weights})
-        if len(metrics) > 1:
+        if self.over not in (MEAN, WORST):
+            raise StudyError(f"the objective is over {self.over!r}; use {MEAN!r} or {WORST!r}")
+        for name, members in self.families.items():
+            if name not in self.weights or not members or len(set(members)) < len(members):
+                raise StudyError(
+                    f"the family {name!r} has the targets {list(members)}; a family needs a weight "
+                    "and at least one target, each named once"
+                )
+        metrics = sorted({target.partition("/")[0] for target in self.targets})
+        if len(metrics) > 1 and self.relative_to is None:
             raise StudyError(
                 f"the objective mixes the metrics {metrics}, whose units differ, so their mean "
-                "means nothing; name all targets in one of them"
+                "means nothing; name all targets in one of them, or measure their relative change "
+                "from a baseline mixture (relative_to)"
             )
         total = math.fsum(self.weights.values())
         scaled = {target: weight / total for target, weight in self.weights.items()}
         object.__setattr__(self, "weights", scaled)  # the dataclass is frozen
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Those that count, each once."""
+        named = (target for term in self.weights for target in self.families.get(term, (term,)))
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a fixed weighted sum of the targets."""
+        return self.over == MEAN or len(self.weights) == 1
+
+    def terms(
+        self, targets: Sequence[str], reference: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The terms as `matrix (K, T) @ values (T,) + offset (K,)`, each less when better.
+
+        K is 1 when the objective is linear, with the weights in it.
+
+        Args: reference: values (T,) of the baseline that changes are relative to.
+        Raises: StudyError: a target that is not among them, or a reference of zero.
+        """
+        check_targets(self.targets, targets)
+        sign = np.array([-1.0 if higher_is_better(target) else 1.0 for target in targets])
+        offset = np.zeros(len(targets))
+        if self.relative_to is not None:
+            if reference is None:
+                raise StudyError(
+                    f"the objective is relative to {self.relative_to!r}, whose forecast is needed"
+                )
+            used = [targets.index(name) for name in self.targets]
+            if zero := [targets[t] for t in used if not abs(reference[t]) > 0]:
+                raise StudyError(
+                    f"{zero} are forecast at 0 for {self.relative_to!r}, so a relative change "
+                    "means nothing; leave them out"
+                )
+            size = np.where(np.abs(reference) > 0, np.abs(reference), 1.0)
+            sign, offset = sign / size, -sign * reference / size
+        rows, offsets = [], []
+        for term, weight in self.weights.items():
+            members = self.families.get(term, (term,))
+            each = np.array([float(name in members) / len(members) for name in targets])
+            size = weight if self.over == MEAN else weight * len(self.weights)
+            rows.append(size * each * sign)
+            offsets.append(size * float(each @ offset))
+        if self.linear:
+            return np.sum(rows, axis=0)[None], np.array([math.fsum(offsets)])
+        return np.stack(rows), np.array(offsets)
+
     def coefficients(self, targets: Sequence[str]) -> np.ndarray:
-        """Weights (T,) in the order of `targets`; 0 for those that do not count.
+        """Weights (T,) in the order of `targets`, 0 for those that do not count: the mean of the
+        terms in the targets' own units, scores negative.
 
         Raises: StudyError: a weight on a target that is not among them.
         """
-        for name in self.weights:
-            if name not in targets:
-                near = difflib.get_close_matches(name, targets, n=1, cutoff=0)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise StudyError(
-                    f"the objective names {name!r}, which was not fitted{hint} "
-                    f"known targets: {list(targets)}"
-                )
-        return np.array([self.weights.get(target, 0.0) for target in targets])
+        if not self.comparable:
+            raise StudyError(
+                f"the objective mixes metrics relative to {self.relative_to!r}; it has no weights "
+                "in one unit"
+            )
+        return replace(self, over=MEAN, relative_to=None).terms(targets)[0][0]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all targets that count are in one unit."""
+        return len({target.partition("/")[0] for target in self.targets}) == 1
+
+    def values(
+        self, values: np.ndarray, targets: Sequence[str], reference: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The objective (n,) of values (n, T); NaN where a target that counts is NaN."""
+        matrix, offset = self.terms(targets, reference)
+        counts = np.flatnonzero(np.any(matrix != 0, axis=0))
+        return (values[:, counts] @ matrix[:, counts].T + offset).max(axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "weights": dict(self.weights),
+            "families": {name: list(members) for name, members in self.families.items()},
+            "over": self.over,
+            "relative_to": self.relative_to,
+            "floors": {name: vars(floor).copy() for name, floor in self.floors.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Objective:
+        floors = {name: Floor(**floor) for name, floor in data["floors"].items()}
+        return cls(**{**data, "floors": floors})
+
+
+def check_targets(wanted: Sequence[str], targets: Sequence[str]) -> None:
+    """Raises: StudyError: names a wanted target that was not fitted, and the nearest one."""
+    for name in wanted:
+        if name not in targets:
+            near = difflib.get_close_matches(name, targets, n=1, cutoff=0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise StudyError(
+                f"the objective names {name!r}, which was not fitted{hint} "
+                f"known targets: {list(targets)}"
+            )

@@ -1,0 +1,344 @@
+"""From a fitted law to a decision: find the mixture to train and gather the evidence for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixlaw.errors import MixtureError, StudyError
+from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.optimize.curved import without_limit
+from mixlaw.optimize.decision import (
+    AtOtherScale,
+    Comparison,
+    Decision,
+    Forecast,
+    Interval,
+    Region,
+    RobustOptimum,
+    Sensitivity,
+)
+from mixlaw.optimize.evidence import Distance, distance_from_trained, flat_region, one_percent_more
+from mixlaw.optimize.limits import SUPPORT, ActiveBound, Limits, distance_of
+from mixlaw.optimize.objective import Forecaster, Objective
+from mixlaw.optimize.problem import AtScale, Problem, starting_points
+from mixlaw.optimize.robust import Robust
+from mixlaw.optimize.rounding import round_mixture
+from mixlaw.optimize.solve import GAP_TOLERANCE, Solution
+
+FLAT = 0.002
+"""The flat region: objectives within this share of the recommended mixture's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be decided, for a law at one scale.
+
+    Attributes:
+        fitted: the law; minimised by its gradient.
+        objective: what to minimise.
+        domains: the law's domains, in any order.
+        constraints: what the mixture must respect.
+        num_params, train_tokens: the target scale; `train_tokens` also sets epoch caps.
+        support: trained weights (n, M) in the order of `fitted.domains`. Each domain stays within
+            its smallest and largest trained share, because an optimum far outside is an artefact
+            of the formula (docs/decisions.md). None turns the guard off.
+        baselines: name -> mixture to compare with; one that breaks the constraints is flagged.
+            Objective, floors and distances may name them.
+    """
+
+    fitted: Forecaster
+    objective: Objective
+    domains: Sequence[Domain]
+    constraints: Constraints
+    num_params: float | None
+    train_tokens: float | None
+    support: np.ndarray | None
+    baselines: Mapping[str, Mixture]
+
+    def scale(self) -> AtScale:
+        """The law at the target scale. Raises: MixtureError: domains other than the law's."""
+        domains = self.ordered()
+        available = _available_tokens(domains, self.train_tokens)
+        return AtScale(self.fitted, self.num_params, self.train_tokens, available)
+
+    def ordered(self) -> list[Domain]:
+        """The domains in the law's order. Raises: MixtureError: other domains than the law's."""
+        return _in_order(self.domains, self.fitted.domains)
+
+    def problem(self) -> Problem:
+        """The problem without the support guard.
+
+        Raises: InfeasibleError, MixtureError, StudyError: as `optimize`.
+        """
+        domains = self.ordered()
+        limits = Limits.of(domains, self.constraints, self.train_tokens, self.baselines)
+        distance = distance_of(domains, self.constraints, self.baselines)
+        near, penalty = self.constraints.near, None
+        if distance is not None and near is not None and near.penalty is not None:
+            penalty = (without_limit(distance), near.penalty)
+        return Problem.of(self.scale(), self.objective, limits, self.baselines, penalty)
+
+    def guarded(self, problem: Problem) -> Problem:
+        """The problem within the trained range, where there is a guard."""
+        if self.support is None:
+            return problem
+        return problem.within(problem.limits.guarded(self.support))
+
+    def starts(self, problem: Problem, seed: int) -> np.ndarray:
+        """Starting points (S, M)."""
+        mixtures = [mixture.array(self.fitted.domains) for mixture in self.baselines.values()]
+        return starting_points(problem, support=self.support, mixtures=mixtures, seed=seed)
+
+
+def optimize(
+    fitted: Forecaster,
+    objective: Objective,
+    *,
+    domains: Sequence[Domain],
+    constraints: Constraints,
+    num_params: float | None,
+    train_tokens: float | None,
+    support: np.ndarray | None,
+    baselines: Mapping[str, Mixture] | None = None,
+    robust: Robust | None = None,
+    scales: Sequence[tuple[float | None, float | None]] = (),
+    level: float = 0.9,
+    seed: int = 0,
+) -> Decision:
+    """Find the mixture that the law predicts to be best, within what was asked and trained.
+
+    Args:
+        fitted, objective, domains, constraints, num_params, train_tokens, support, baselines: the
+            question; see `Question`.
+        robust: choose over refits instead of by the one fit.
+        scales: others, (num_params, train_tokens), to say how the optimum moves.
+        level: of the intervals.
+        seed: of the random starts for a problem that is not convex.
+    Raises:
+        InfeasibleError: no mixture keeps constraints, floors and support; names the smallest set
+            of limits that conflict.
+        MixtureError: domains other than the law's, or a baseline on an unknown domain.
+        StudyError: an objective on a target that was not fitted, or on an unknown baseline.
+        FitError: the law gives no finite value somewhere within the bounds.
+    """
+    if not 0 < level < 1:
+        raise StudyError(f"the level of the intervals is {level}; it must lie between 0 and 1")
+    question = Question(
+        fitted,
+        objective,
+        domains,
+        constraints,
+        num_params,
+        train_tokens,
+        support,
+        baselines or {},
+    )
+    return _Decider(question, robust, level, seed).decide(scales)
+
+
+class _Decider:
+    """One question on its way to a decision."""
+
+    def __init__(self, question: Question, robust: Robust | None, level: float, seed: int):
+        self.question, self.robust, self.level, self.seed = question, robust, level, seed
+        self.scale = question.scale()
+        self.free = question.problem()
+        self.problem = question.guarded(self.free)
+        self.names = question.fitted.domains
+
+    def decide(self, scales: Sequence[tuple[float | None, float | None]]) -> Decision:
+        question, problem = self.question, self.problem
+        starts = question.starts(problem, self.seed)
+        single = problem.solve(starts)
+        solution, robust = self._robustly(single, starts)
+        unguarded = None
+        if question.support is not None:
+            # Starting from the guarded optimum too, a law with many minima cannot end above it.
+            unguarded = self.free.solve(np.vstack([single.proportions, starts]))
+        point, rounding_cost = self._rounded(solution.proportions)
+        recommended = self._forecast(Mixture.from_array(self.names, point))
+        comparisons = {
+            name: self._compare(self._forecast(mixture), recommended)
+            for name, mixture in question.baselines.items()
+        }
+        active = problem.active(solution.proportions)
+        distance = None
+        if question.support is not None:
+            distance = distance_from_trained(recommended.mixture, self.names, question.support)
+        others = tuple(self._at_other(scale, recommended.mixture) for scale in scales)
+        return Decision(
+            forecast=recommended,
+            baselines=comparisons,
+            gap=solution.gap,
+            spread=solution.spread,
+            active_bounds=active,
+            unguarded=unguarded and Mixture.from_array(self.names, unguarded.proportions),
+            guard_cost=unguarded and max(0.0, single.value - unguarded.value),
+            distance=distance,
+            region=self._region(solution.proportions),
+            sensitivities=self._sensitivities(point),
+            scales=others,
+            robust=robust,
+            rounding_cost=rounding_cost,
+            law=question.fitted.law,
+            objective=question.objective,
+            level=self.level,
+            num_params=question.num_params,
+            train_tokens=question.train_tokens,
+            seed=self.seed,
+            warnings=_warnings(solution, active, comparisons, distance),
+        )
+
+    def _robustly(
+        self, single: Solution, starts: np.ndarray
+    ) -> tuple[Solution, RobustOptimum | None]:
+        if self.robust is None:
+            return single, None
+        starts = np.vstack([single.proportions, starts])
+        _, solution = self.robust.solve(self.problem, self.scale, starts)
+        optimum = RobustOptimum(
+            over=self.robust.over,
+            num_draws=len(self.robust.bootstrap.draws),
+            value=solution.value,
+            single=Mixture.from_array(self.names, single.proportions),
+        )
+        return solution, optimum
+
+    def _rounded(self, point: np.ndarray) -> tuple[np.ndarray, float | None]:
+        granularity = self.question.constraints.granularity
+        if granularity is None:
+            return point, None
+        rounded = round_mixture(self.problem, point, granularity)
+        exact, after = self.problem.objective(np.stack([point, rounded]))
+        return rounded, float(after - exact)
+
+    def _forecast(self, mixture: Mixture) -> Forecast:
+        question, scale = self.question, self.scale
+        weights = mixture.array(self.names)[None]
+        values = scale.predict(weights)[0]
+        terms = self.problem.matrix @ values + self.problem.offset
+        single, support = np.eye(len(values)), question.support
+        return Forecast(
+            mixture=mixture,
+            objective=Interval(
+                float(terms.max()), scale.half_width(self._slope(terms), weights, self.level)
+            ),
+            targets={
+                name: Interval(float(values[i]), scale.half_width(single[i], weights, self.level))
+                for i, name in enumerate(question.fitted.targets)
+            },
+            epochs=mixture.epochs(question.train_tokens, question.domains)
+            if question.train_tokens
+            else {},
+            violations=self.free.violations(mixture),
+            extrapolates=() if support is None else outside_support(mixture, self.names, support),
+        )
+
+    def _slope(self, terms: np.ndarray) -> np.ndarray:
+        """Coefficients (T,) of the term (K,) that is the objective there."""
+        return self.problem.matrix[int(np.argmax(terms))]
+
+    def _compare(self, baseline: Forecast, recommended: Forecast) -> Comparison:
+        gain = baseline.objective.value - recommended.objective.value
+        values = np.array([interval.value for interval in recommended.targets.values()])
+        coefficients = self._slope(self.problem.matrix @ values + self.problem.offset)
+        chance = self.question.fitted.probability_better(
+            gain, coefficients, self.question.num_params, self.question.train_tokens
+        )
+        return Comparison(baseline, gain, float(chance))
+
+    def _region(self, point: np.ndarray) -> Region:
+        value = float(self.problem.objective(point[None])[0])
+        tolerance = FLAT * (1.0 if self.question.objective.relative_to else abs(value))
+        low, high = flat_region(self.problem, point, tolerance)
+        ends = zip(low.tolist(), high.tolist(), strict=True)
+        return Region(tolerance, dict(zip(self.names, ends, strict=True)))
+
+    def _sensitivities(self, point: np.ndarray) -> dict[str, Sensitivity]:
+        objective, targets = one_percent_more(self.problem, point)
+        return {
+            name: Sensitivity(
+                float(objective[j]),
+                dict(zip(self.question.fitted.targets, targets[j].tolist(), strict=True)),
+            )
+            for j, name in enumerate(self.names)
+        }
+
+    def _at_other(
+        self, scale: tuple[float | None, float | None], recommended: Mixture
+    ) -> AtOtherScale:
+        num_params, train_tokens = scale
+        question = replace(self.question, num_params=num_params, train_tokens=train_tokens)
+        problem = question.guarded(question.problem())
+        solution = problem.solve(question.starts(problem, self.seed))
+        here = problem.objective(recommended.array(self.names)[None])
+        mixture = Mixture.from_array(self.names, solution.proportions)
+        objective = float(problem.objective(solution.proportions[None])[0])
+        return AtOtherScale(num_params, train_tokens, mixture, objective, float(here[0]))
+
+
+def _in_order(domains: Sequence[Domain], names: Sequence[str]) -> list[Domain]:
+    """The domains in the law's order."""
+    given = {domain.name: domain for domain in domains}
+    missing, strangers = sorted(set(names) - set(given)), sorted(set(given) - set(names))
+    if missing or strangers or len(given) != len(domains):
+        raise MixtureError(
+            f"the law was fitted on the domains {list(names)}, but {missing} are missing and "
+            f"{strangers} are new (or one is named twice); pass exactly the law's domains"
+        )
+    return [given[name] for name in names]
+
+
+def _available_tokens(domains: Sequence[Domain], train_tokens: float | None) -> np.ndarray | None:
+    """(M,) unique tokens; None where no domain can be repeated."""
+    tokens = np.array([float(d.available_tokens or np.inf) for d in domains])
+    return tokens if train_tokens and np.any(tokens < train_tokens) else None
+
+
+def outside_support(mixture: Mixture, names: Sequence[str], support: np.ndarray) -> tuple[str, ...]:
+    """One phrase for each domain whose share lies outside those of the trained mixtures (n, M)."""
+    least, most = support.min(axis=0), support.max(axis=0)
+    return tuple(
+        f"{name} {share:.4g}, trained {low:.4g} to {high:.4g}"
+        for name, share, low, high in zip(names, mixture.array(names), least, most, strict=True)
+        if not low - 1e-6 <= share <= high + 1e-6
+    )
+
+
+def _warnings(
+    solution: Solution,
+    active: Sequence[ActiveBound],
+    comparisons: Mapping[str, Comparison],
+    distance: Distance | None,
+) -> tuple[str, ...]:
+    """What a reader should know before he trusts the decision."""
+    out = []
+    if solution.gap is None:
+        out.append(
+            "the problem is not convex in the mixture: the optimum carries no certificate "
+            f"(optima from different starts differ by up to {solution.spread:.3g})"
+        )
+    elif solution.gap > 10 * GAP_TOLERANCE * abs(solution.value):
+        out.append(f"the solver stopped early: a mixture lower by {solution.gap:.3g} may exist")
+    if distance is None:
+        out.append("no support guard: the optimum may lie where no mixture was trained")
+    elif distance.far:
+        out.append(
+            f"the recommended mixture is {distance.nearest:.2f} (Hellinger) from the nearest "
+            "trained one, farther than any of those is from its neighbour "
+            f"({distance.largest:.2f}): train mixtures there before you rely on it"
+        )
+    edges = [f"{b.domain} ({b.side} {b.bound:.4g})" for b in active if b.reason == SUPPORT]
+    if edges:
+        out.append(
+            f"at the edge of the trained range: {', '.join(edges)}; the optimum may lie beyond, "
+            "train mixtures there to know"
+        )
+    for name, comparison in comparisons.items():
+        if comparison.forecast.violations:
+            broken = "; ".join(comparison.forecast.violations)
+            out.append(f"the baseline {name!r} breaks the constraints: {broken}")
+    return tuple(out)
