@@ -8,7 +8,7 @@ import pytest
 
 from mixlaw.errors import RunTableError, StorageError
 from mixlaw.mixture import Mixture
-from mixlaw.runs import RunResult, RunSpec, RunStore, RunTable
+from mixlaw.runs import UNITS, RunResult, RunSpec, RunStore, RunTable, higher_is_better
 
 ROW = {"weight/web": 0.75, "weight/code": 0.25, "loss/web": 3.5, "bpb/code": 1.25}
 ROW |= {"run": "r0", "num_params": 1000, "train_tokens": 5000, "seed": 3}
@@ -206,3 +206,35 @@ def test_an_empty_table_is_not_written(tmp_path):
     table = RunTable.from_rows([{"weight/a": 1, "loss/a": 2}])
     with pytest.raises(RunTableError, match="no row to write"):
         table.select(np.zeros(1, bool)).write(tmp_path / "t.csv")
+
+
+SCORES = {"score/arc": 0.0, "error/arc": 0.5}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_scores_may_be_zero_and_come_back(tmp_path, suffix):
+    path = tmp_path / f"runs.{suffix}"
+    rows = [{**ROW, **SCORES}, {**ROW, "score/arc": 41.25}, {**ROW, "score/arc": None}]
+    RunTable.from_rows(rows).write(path)
+    runs = RunTable.read(path)
+    assert runs.targets == ("loss/web", "bpb/code", "score/arc", "error/arc")
+    np.testing.assert_array_equal(runs.column("score/arc"), [0.0, 41.25, np.nan])
+    np.testing.assert_array_equal(runs.column("error/arc"), [0.5, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"score/arc": "nan"}, "row 2: score/arc is nan; it must be finite and >= 0"),
+        ({"score/arc": "inf"}, "row 2: score/arc is inf; it must be finite and >= 0"),
+        ({"score/arc": -0.1}, r"row 2: score/arc is -0\.1; it must be finite and >= 0"),
+        ({"error/arc": 0}, r"row 2: error/arc is 0\.0; it must be finite and > 0"),
+    ],
+)
+def test_scores_that_are_none(changes, message):
+    with pytest.raises(RunTableError, match=message):
+        RunTable.from_rows([{**ROW, **SCORES}, {**ROW, **SCORES, **changes}])
+
+
+def test_only_scores_are_better_when_higher():
+    assert [metric for metric in UNITS if higher_is_better(f"{metric}/arc")] == ["score"]

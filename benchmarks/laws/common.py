@@ -206,8 +206,8 @@ def intervals(
     return centre - half, centre + half
 
 
-def report(settings: Settings, part: str, title: str, body: str) -> None:
-    """Publish a part's table, or only print it in a smoke test."""
+def report(settings: Settings, part: str, title: str, body: str, *, group: str = "laws") -> None:
+    """Publish the table of a part of a group of benchmarks, or only print it in a smoke test."""
     if settings.quick:
         print(f"# {title} (quick: not written)\n\n{body}\n")
         return
@@ -220,4 +220,5 @@ def report(settings: Settings, part: str, title: str, body: str) -> None:
     about = f"Peers: {', '.join(peers)}." if peers else "No peers installed."
     if "±" in body:
         about = f"Mean ± standard deviation over {settings.seeds} seeds. {about}"
-    publish(f"laws-{part}", title, f"python -m benchmarks laws {part}", f"{about}\n\n{body}")
+    command = f"python -m benchmarks {group} {part}"
+    publish(f"{group}-{part}", title, command, f"{about}\n\n{body}")

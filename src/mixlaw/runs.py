@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,18 @@ from mixlaw.errors import MissingExtraError, MixtureError, RunTableError
 from mixlaw.files import atomic_path, digest, read_json, write_json, write_text
 from mixlaw.mixture import SUM_TOLERANCE, Mixture, check_names
 
-UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
-"""The metric is the prefix of a target's name (`bpb/code`) and fixes its unit."""
+UNITS = {
+    "loss": "nats per token",
+    "bpb": "bits per byte",
+    "error": "share of wrong answers",
+    "score": "score, higher is better",
+}
+"""The metric is the prefix of a target's name (`bpb/code`) and fixes its unit.
+
+All but scores are fitted as losses: above zero, lower is better. A score (zero or above) is
+forecast through its link to a loss, see `laws.links`."""
+
+HIGHER_IS_BETTER = frozenset({"score"})
 
 DONE, FAILED = "done", "failed"
 SWARM, REPLICATE, VERIFY = "swarm", "replicate", "verify"
@@ -36,6 +46,7 @@ class RunSpec:
         horizon_tokens: training tokens at which a finished-schedule loss is measured, ascending.
         seed: of initial weights and data order.
         context: digest of all else that decides the losses (corpus, tokenizer, recipe).
+        pools: domain -> tokens of it that the run draws from; None: all of the corpus.
     """
 
     mixture: Mixture
@@ -46,20 +57,20 @@ class RunSpec:
     horizon_tokens: tuple[int, ...]
     seed: int
     context: str
+    pools: Mapping[str, int] | None = field(default=None, hash=False)
 
     @property
     def run_id(self) -> str:
         """Hash of what decides the result; label and role do not."""
-        return digest(
-            [
-                dict(self.mixture),
-                self.size,
-                self.num_params,
-                self.horizon_tokens,
-                self.seed,
-                self.context,
-            ]
-        )
+        decides = [
+            dict(self.mixture),
+            self.size,
+            self.num_params,
+            self.horizon_tokens,
+            self.seed,
+            self.context,
+        ]
+        return digest(decides if self.pools is None else [*decides, dict(self.pools)])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -122,20 +133,19 @@ class RunStore:
         """The finished runs among `specs` as rows (run, horizon).
 
         Args:
-            available_tokens: domain -> unique tokens that the runs drew from.
+            available_tokens: domain -> unique tokens that runs without pools drew from.
         """
-        available = {f"available_tokens/{k}": v for k, v in (available_tokens or {}).items()}
         rows = []
         for spec in specs:
             if not self.has(spec):
                 continue
-            result = self.load(spec)
+            result, unique = self.load(spec), spec.pools or available_tokens or {}
             for h, train_tokens in enumerate(spec.horizon_tokens):
                 row = {"run": spec.run_id, "label": spec.label, "role": spec.role}
                 row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
                 row |= {"seed": spec.seed, "status": result.status}
                 row |= {f"weight/{name}": spec.mixture.get(name, 0.0) for name in domains}
-                row |= available
+                row |= {f"available_tokens/{name}": tokens for name, tokens in unique.items()}
                 if result.status == DONE:
                     row |= result.targets[h]
                 rows.append(row)
@@ -226,7 +236,9 @@ class RunTable:
             num_params=_positive(rows, "num_params"),
             train_tokens=_positive(rows, "train_tokens"),
             available_tokens=_available(rows, domains, columns),
-            values=np.stack([_positive(rows, target) for target in targets], axis=1),
+            values=np.stack(
+                [_positive(rows, t, or_zero=higher_is_better(t)) for t in targets], axis=1
+            ),
             run=_strings(rows, "run", lambda i: f"row{i}"),
             label=_strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
             role=_strings(rows, "role", lambda i: "swarm"),
@@ -355,15 +367,20 @@ def _seed(row: Mapping[str, Any], index: int) -> int:
     return int(number)
 
 
-def _positive(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+def higher_is_better(target: str) -> bool:
+    """Whether `metric/name` is a score rather than a loss."""
+    return target.partition("/")[0] in HIGHER_IS_BETTER
+
+
+def _positive(rows: Sequence[Mapping[str, Any]], key: str, *, or_zero: bool = False) -> np.ndarray:
     out = np.full(len(rows), np.nan)
     for i, row in enumerate(rows):
         number = _number(row, key, i)
         if number is None:
             continue
-        if not (math.isfinite(number) and number > 0):
+        if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
             raise RunTableError(
-                f"row {i + 1}: {key} is {number}; it must be finite and > 0 "
+                f"row {i + 1}: {key} is {number}; it must be finite and >{'=' * or_zero} 0 "
                 "(leave the cell empty when it was not measured)"
             )
         out[i] = number

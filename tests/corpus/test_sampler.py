@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,6 +122,95 @@ def test_the_permutations_are_uniform_enough():
     out = _permute(np.arange(12)[None, :].repeat(6000, 0), np.full((6000, 12), 12), keys)
     counts = np.stack([np.bincount(out[:, i], minlength=12) for i in range(12)])
     assert ((counts - 500) ** 2 / 500).sum() < 200
+
+
+def test_without_pools_nothing_has_changed_since_swarms_were_trained():
+    drawn, seen = sampler(seeds=[0, 7]), hashlib.sha256()
+    mixtures = np.array([[0.4, 0.3, 0.2, 0.1], [0, 0.25, 0, 0.75]])
+    for step in range(300):
+        seen.update(drawn.batch(step, mixtures).astype("<i8").tobytes())
+    assert seen.hexdigest().startswith("c36a707cc6417807b91f768a65dd766a")
+
+
+POOLS = st.tuples(*(st.integers(LENGTH, (size - 1) // LENGTH * LENGTH) for size in SIZES))
+
+
+def draws_per_window(drawn, domain):
+    """How often each window of a domain was drawn, and in all."""
+    starts = drawn[drawn[:, 0] // 1000 == domain, 0]
+    return np.unique(starts, return_counts=True)[1], len(starts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixtures(most=1), POOLS, st.integers(1, 60), st.integers(0, 5))
+def test_epochs_over_a_pool_are_exact(proportions, pools, steps, seed):
+    pooled = sampler(seed=seed, pools=pools)
+    assert pooled.windows.tolist() == [pool // LENGTH for pool in pools]
+    drawn = run(pooled, steps, proportions)
+    assert (np.diff(drawn) == 1).all()
+    for domain, size in enumerate(pooled.windows):
+        counts, total = draws_per_window(drawn, domain)
+        epochs, rest = divmod(total, size)
+        assert len(counts) == (size if epochs else rest)
+        assert sorted(counts) == sorted([epochs] * (len(counts) - rest) + [epochs + 1] * rest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(POOLS, POOLS, st.integers(0, 5))
+def test_a_smaller_pool_is_part_of_a_larger_one(one, other, seed):
+    small, large = (tuple(map(pick, one, other)) for pick in (min, max))
+    for domain in range(4):
+        alone = np.eye(4)[domain]
+        inside, outside = (
+            set(run(sampler(seed=seed, pools=pools), 13, alone)[:, 0].tolist())
+            for pools in (small, large)
+        )
+        assert inside <= outside
+        assert len(inside) == min(13 * 8, small[domain] // LENGTH)
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixtures(most=1), mixtures(most=1), POOLS, st.integers(0, 5))
+def test_the_nth_window_of_a_pool_is_the_same_for_every_mixture(one, other, pools, seed):
+    first, second = (run(sampler(seed=seed, pools=pools), 30, row) for row in (one, other))
+    for j in range(4):
+        a, b = (drawn[drawn[:, 0] // 1000 == j] for drawn in (first, second))
+        shared = min(len(a), len(b))
+        np.testing.assert_array_equal(a[:shared], b[:shared])
+
+
+def test_a_pool_of_all_is_no_pool():
+    proportions = [0.4, 0.3, 0.2, 0.1]
+    whole = sampler(pools=[size - 1 for size in SIZES])
+    np.testing.assert_array_equal(run(whole, 40, proportions), run(sampler(), 40, proportions))
+    cut = sampler(pools=[40, *(size - 1 for size in SIZES[1:])])
+    drawn, free = run(cut, 40, proportions), run(sampler(), 40, proportions)
+    others = free[:, 0] >= 1000
+    np.testing.assert_array_equal(drawn[others], free[others])
+    assert len(np.unique(drawn[~others, 0])) == 10
+
+
+def test_every_window_joins_a_pool_alike():
+    """A tenth of 100 windows over 2,000 seeds: chi-square with 99 degrees of freedom."""
+    seeds = list(range(2000))
+    pooled = sampler(10, seeds=seeds, pools=[40, 200, 40, 8])
+    _, starts = pooled.windows_of(0, np.tile([1.0, 0, 0, 0], (2000, 1)))
+    assert all(len(set(row)) == 10 for row in starts.tolist())
+    counts = np.bincount(starts.reshape(-1) // LENGTH, minlength=100)
+    assert ((counts - 200) ** 2 / 200).sum() < 150
+
+
+@pytest.mark.parametrize(
+    ("pools", "message"),
+    [
+        ((400, 200, 40), "3 pools for 4 streams"),
+        ((400, 200, 3, 8), "pool of stream 2 is 3 tokens; it must hold one sequence of 4"),
+        ((404, 200, 40, 8), "pool of stream 0 is 404 tokens; .* at most the 100 sequences"),
+    ],
+)
+def test_pools_that_cannot_be_drawn_from(pools, message):
+    with pytest.raises(CorpusError, match=message):
+        sampler(pools=pools)
 
 
 def test_a_stream_shorter_than_a_sequence():

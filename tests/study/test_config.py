@@ -41,7 +41,7 @@ def test_a_good_file_loads_with_counts_in_any_notation(tmp_path):
         ("width: 32", "width: 30", r"multiple of 16 .*30|width is 30; .*multiple of 16"),
         ("sizes: [s]", "sizes: [xl]", r"'xl' is not among sizes"),
         ("{web: {paths: [a]}", "{web: {}", r"'web' needs one of paths, environment, tokens"),
-        ("bpb/web: 1", "bpb/web: -1", r"objective.bpb/web.*greater than 0.*-1"),
+        ("bpb/web: 1", "bpb/web: -1", r"objective.*bpb/web.*greater than 0.*-1"),
         ("bpb/web: 1", "bpb/web: .nan", r"objective.bpb/web"),
         ("{bpb/web: 1}", "{}", r"objective"),
         ("size: m", "size: m, num_params: 5", r"either size or num_params"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mixlaw.errors import CorpusError, FitError, InfeasibleError, StudyError
+from mixlaw.errors import CorpusError, DesignError, FitError, InfeasibleError, StudyError
 from mixlaw.files import read_json
 from mixlaw.mixture import Mixture
 from mixlaw.runs import FAILED, RunResult, RunTable
@@ -115,6 +116,115 @@ def test_what_is_claimed_of_the_big_run_caps_no_proxy(tiny_study):
     for spec in study.design():
         epochs = spec.mixture.epochs(longest, list(on_disk.values()))
         assert max(epochs.values()) <= 4 + 1e-9
+
+
+UNIQUE = {"abc": 3000, "digits": 240, "words": 10**9}
+"""Tokens that the target run has; `words` it cannot repeat."""
+
+SEQUENCE = 16
+
+
+class TestMatchedRepetition:
+    """A target of 1,920 tokens, with little of `abc` and `digits`; proxies of 1,280."""
+
+    @pytest.fixture
+    def study(self, tiny_study):
+        for name, tokens in UNIQUE.items():
+            edit(tiny_study, f"[text/{name}]", f"[text/{name}], available_tokens: {tokens}")
+        edit(tiny_study, "  mixtures: 8", "  match_repetition: true\n  mixtures: 4")
+        edit(tiny_study, "sizes: [3k, 6k]", "workers: 1\n  sizes: [3k]")
+        edit(tiny_study, "horizon_steps: [10, 20, 40]", "horizon_steps: [20, 40]")
+        return Study(tiny_study)
+
+    def held(self, study, name):
+        """Tokens in whole sequences on the disk."""
+        return (len(study.corpus().train_tokens(name)) - 1) // SEQUENCE * SEQUENCE
+
+    def test_swarm_and_verification_repeat_as_the_target_does(self, study):
+        specs = study.design()
+        assert len(specs) == 4 + 2
+        # Nobody repeats `words`: of it, all that is here will do.
+        proxy = {"abc": 2000, "digits": 160, "words": self.held(study, "words")}
+        target = {**proxy, "abc": 3008, "digits": 240}  # 3,000 in sequences of 16
+        assert all(spec.pools == proxy for spec in specs)
+        verified = study._training.verify_specs({"uniform": Mixture.uniform(list(proxy))})
+        assert all(spec.pools == target for spec in verified)
+        for spec in specs:
+            there = spec.mixture.epochs(1920, study.domains())
+            here = spec.mixture.epochs(1280, study._training.proxy_domains())
+            assert here["abc"] == pytest.approx(there["abc"])
+            assert here["digits"] == pytest.approx(there["digits"])
+            assert here["words"] <= 1
+            # max_epochs caps what the proxies repeat, so their share of a small domain, too.
+            assert here["digits"] <= 4 + 1e-9
+        assert max(spec.mixture["digits"] for spec in specs) <= 0.5 + 1e-9
+
+    def test_trains_and_the_table_tells_what_each_run_drew_from(self, study):
+        specs = study.design()
+        study.train()
+        verified = study._training.verify_specs({"uniform": Mixture.uniform(list(UNIQUE))})
+        study._training.swarm(study.folder).train_stack(verified)
+        study._write_table(verified)
+        table = study.runs()
+        pools = {spec.run_id: spec.pools for spec in (*specs, *verified)}
+        assert set(table.run) == set(pools)
+        for run, available in zip(table.run, table.available_tokens, strict=True):
+            assert dict(zip(table.domains, available, strict=True)) == pools[run]
+
+    def test_a_run_draws_from_its_pools_alone(self, study, monkeypatch):
+        from mixlaw.corpus import BatchSampler
+
+        drawn = []
+
+        class Recording(BatchSampler):
+            def windows_of(self, step, proportions):
+                found = super().windows_of(step, proportions)
+                drawn.append((step, *found))
+                return found
+
+        monkeypatch.setattr("mixlaw.train.swarm.BatchSampler", Recording)
+        spec = next(spec for spec in study.design() if spec.mixture["digits"] > 0.1)
+        study._training.swarm(study.folder).train_stack([spec])
+        # A branch draws its last steps again when the trunk goes on over them.
+        steps = {step: found for step, *found in drawn}
+        assert sorted(steps) == list(range(40))
+        domain, start = (np.concatenate([f[i][0] for f in steps.values()]) for i in (0, 1))
+        for j, name in enumerate(UNIQUE):
+            windows, counts = np.unique(start[domain == j], return_counts=True)
+            pool = spec.pools[name] // SEQUENCE
+            assert len(windows) == min(pool, counts.sum())
+            assert counts.size == 0 or np.ptp(counts) <= 1
+
+    def test_a_pool_is_part_of_what_a_run_is(self, study):
+        stored = study.design()
+        edit(study.folder, "available_tokens: 240", "available_tokens: 480")
+        other = Study(study.folder).design()
+        same = Mixture.uniform(list(UNIQUE))
+        old, new = (replace(specs[0], mixture=same, label="uniform") for specs in (stored, other))
+        assert (old.context, old.seed) == (new.context, new.seed)
+        assert old.run_id != new.run_id
+        assert replace(old, pools=None).run_id not in {old.run_id, new.run_id}
+
+    def test_the_target_may_not_change_under_the_swarm(self, study):
+        spec = study.design()[0]
+        study.store.save(spec, RunResult(FAILED, (), "stands for a finished run"))
+        edit(study.folder, "train_tokens: 1920", "train_tokens: 3840")
+        with pytest.raises(StudyError, match=r"pools\.abc was 2000, is 992"):
+            Study(study.folder).design()
+
+    def test_what_is_unknown_of_the_target_is_asked_for(self, study):
+        edit(study.folder, ", available_tokens: 240", "")
+        edit(study.folder, ", train_tokens: 1920", "")
+        message = r"say .* with \['target.train_tokens', 'domains.digits.available_tokens'\]"
+        with pytest.raises(StudyError, match=message):
+            Study(study.folder)
+
+    def test_too_little_text_for_the_pool_is_said(self, study):
+        edit(study.folder, "train_tokens: 1920", "train_tokens: 25_600")
+        edit(study.folder, "available_tokens: 3000", "available_tokens: 24_000")
+        edit(study.folder, "horizon_steps: [20, 40]", "horizon_steps: [20, 400]")
+        with pytest.raises(DesignError, match=r"'abc' has 24,000 .* draw from 12,000; this disk"):
+            Study(study.folder).design()
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"mixlaw": 1'])

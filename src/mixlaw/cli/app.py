@@ -92,8 +92,19 @@ def corpus(study: StudyPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def design(study: StudyPath, as_json: Json = False) -> None:
-    """Choose the mixtures and sizes of the proxy runs."""
+def design(
+    study: StudyPath,
+    following: Annotated[
+        int | None,
+        typer.Option("--next", min=1, help="The next runs worth doing, given those so far."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose the mixtures and sizes of the proxy runs; with --next, of the runs to do next."""
+    if following is not None:
+        plan = Study(study).ask(following)
+        _out(plan.to_dict(), as_json, lambda: show.plan(plan))
+        return
     specs = Study(study).design()
     _out([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
 
@@ -160,6 +171,17 @@ def optimize(study: StudyPath, as_json: Json = False) -> None:
     """The mixture to train, how much better it is, and how sure."""
     decision = Study(study).optimize()
     _out(decision.to_dict(), as_json, lambda: show.decision(decision))
+
+
+@app.command()
+def pareto(
+    study: StudyPath,
+    points: Annotated[int, typer.Option(min=2, help="Points along each edge.")] = 11,
+    as_json: Json = False,
+) -> None:
+    """What the objective and the study's trade-offs cost each other."""
+    front = Study(study).pareto(points)
+    _out(front.to_dict(), as_json, lambda: show.front(front))
 
 
 @app.command()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
     from mixlaw.optimize import Decision
+    from mixlaw.optimize.pareto import ParetoFront
+    from mixlaw.plan.proposals import Plan
     from mixlaw.study import Study
     from mixlaw.study.verification import Verification
 
@@ -250,12 +252,14 @@ def decision(found: Decision) -> None:
     _table(["share", *everyone], rows)
     rows = [["objective", *(_interval(f.objective) for f in everyone.values())]]
     rows += [
-        [f"  {target} ({found.objective.get(target, 0):.2g})"]
+        [f"  {target} ({found.objective.shares.get(target, 0):.2g})"]
         + [_interval(f.targets[target]) for f in everyone.values()]
         for target in found.forecast.targets
     ]
     title = _scale_text(found.num_params, found.train_tokens, found.level)
     _table(["forecast (weight)", *everyone], rows, title=title)
+    _freedom(found)
+    _other_scales(found)
     for name, comparison in found.baselines.items():
         line(
             f"better than {name} by {comparison.gain:.4f}, "
@@ -265,9 +269,76 @@ def decision(found: Decision) -> None:
         line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
     else:
         line(f"no certificate: {found.law} is not convex; starts agree within {found.spread:.1e}")
+    if found.robust is not None:
+        over = found.robust.over
+        what = f"{over:.0%} quantile" if isinstance(over, float) else over
+        line(f"chosen for the {what} of {found.robust.num_draws} refits to resampled mixtures")
+    if found.rounding_cost is not None:
+        line(f"rounding the shares costs {found.rounding_cost:.1e}")
     for bound in found.active_bounds:
         line(str(bound))
     _warnings(found.warnings)
+
+
+def _freedom(found: Decision) -> None:
+    """Where the mixture may move, and what one more point of a domain buys."""
+    rows = []
+    for domain, share in found.recommended.items():
+        low, high = found.region.ranges[domain]
+        change = found.sensitivities[domain].objective
+        rows.append([domain, f"{share:.3f}", f"{low:.3f} to {high:.3f}", f"{change:+.5f}"])
+    title = f"nearly as good: objective within {found.region.tolerance:.2g}"
+    _table(["domain", "recommended", "nearly as good", "one more point"], rows, title=title)
+
+
+def _other_scales(found: Decision) -> None:
+    """How the optimum moves with scale."""
+    from mixlaw.report.words import short_count
+
+    if not found.scales:
+        return
+    names = [
+        "recommended",
+        *(
+            " x ".join(short_count(n) for n in (s.num_params, s.train_tokens) if n)
+            for s in found.scales
+        ),
+    ]
+    mixtures = [found.recommended, *(scale.mixture for scale in found.scales)]
+    rows = [[d, *(f"{m.get(d, 0.0):.3f}" for m in mixtures)] for d in found.recommended]
+    _table(["share", *names], rows, title="the optimum at other scales (parameters x tokens)")
+
+
+def plan(found: Plan) -> None:
+    """The next runs, or the advice to stop."""
+    domains = list(found.proposals[0].mixture) if found.proposals else []
+    rows = [
+        [
+            "" if p.num_params is None else f"{p.num_params:,.0f}",
+            "" if p.train_tokens is None else f"{p.train_tokens:,.0f}",
+            *(f"{p.mixture[d]:.3f}" for d in domains),
+            "" if p.expected_gain is None else f"{p.expected_gain:.2g}",
+        ]
+        for p in found.proposals
+    ]
+    title = "not worth doing" if found.stop else "the next runs"
+    if rows:
+        _table(["parameters", "tokens", *domains, "expected gain"], rows, title=title)
+    if found.expected_regret is not None:
+        line(f"deciding now: expected to be {found.expected_regret:.2g} from the best mixture")
+    line(found.reason)
+    _warnings(found.warnings)
+
+
+def front(found: ParetoFront) -> None:
+    """The Pareto front, one mixture a row."""
+    domains = list(found.mixtures[0])
+    rows = [
+        [*(f"{value:.4f}" for value in values), *(f"{mixture[d]:.3f}" for d in domains)]
+        for values, mixture in zip(found.values, found.mixtures, strict=True)
+    ]
+    title = "no mixture is better in all objectives than one of these"
+    _table([*found.objectives, *domains], rows, title=title)
 
 
 def verification(found: Verification) -> None:

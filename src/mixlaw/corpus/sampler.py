@@ -9,6 +9,9 @@ The u_i come in blocks of 64, one per stratum s/64, in bit-reversed order under 
 that a batch, too, is spread evenly over [0, 1); within a block all share one offset, which walks
 over the blocks in steps of the golden ratio. Every domain so gets its share of every block to
 within a slot, and of any run to within a few (van der Corput 1935; Kronecker's sequence).
+
+A domain may be cut to a pool: the first windows of one random order of all it has, so that a
+smaller pool is part of a larger one, and equal seeds draw from the same text.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ ONE = 1 << 32
 
 GOLDEN = 2654435769  # 2^32 / golden ratio
 
+POOL = -1
+"""Stands for the epoch in the key of the order in which windows join a pool."""
+
 ROUNDS = 3
 """Of the Feistel network, two half-rounds each."""
 
@@ -44,7 +50,10 @@ class BatchSampler:
         batch_size: B sequences per step and member.
         seed: of data order; members with equal seeds share all random numbers.
         seeds: one per member, instead of `seed` (replicates have another data order).
-    Raises: CorpusError: a stream shorter than one window.
+        pools: M counts of tokens to draw from, rounded down to whole windows of L; None: all.
+    Attributes:
+        windows: (M,) windows in an epoch of each domain.
+    Raises: CorpusError: a stream or pool shorter than one window, or a pool larger than its stream.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class BatchSampler:
         batch_size: int,
         seed: int = 0,
         seeds: Sequence[int] | None = None,
+        pools: Sequence[int] | None = None,
     ):
         for j, stream in enumerate(streams):
             if len(stream) < sequence_length + 1:
@@ -64,7 +74,8 @@ class BatchSampler:
                 )
         self.sequence_length = sequence_length
         self.batch_size = batch_size
-        self.windows = np.array([(len(s) - 1) // sequence_length for s in streams])  # (M,)
+        self._held = np.array([(len(s) - 1) // sequence_length for s in streams])  # (M,)
+        self.windows = self._held if pools is None else self._pool_windows(pools)
         self._streams = [np.asarray(stream) for stream in streams]
         self._seeds = (seed,) if seeds is None else tuple(seeds)
         self._counted: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
@@ -102,9 +113,13 @@ class BatchSampler:
             before = self._counts(seed, edges[k], int(blocks[0]))
             domain[k] = drawn[inside]
             rank[k] = (before[drawn] + earlier)[inside]
-        windows = self.windows[domain]
-        keys = _key(np.array(seeds)[:, None], domain, rank // windows)
-        return domain, _permute(rank % windows, windows, keys) * self.sequence_length
+        windows, held = self.windows[domain], self._held[domain]
+        by_row = np.array(seeds)[:, None]
+        index = _permute(rank % windows, windows, _key(by_row, domain, rank // windows))
+        if (cut := windows < held).any():
+            of_all = _permute(index, held, _key(by_row, domain, np.array(POOL)))
+            index = np.where(cut, of_all, index)
+        return domain, index * self.sequence_length
 
     def domain_counts(self, num_steps: int, proportions: np.ndarray) -> np.ndarray:
         """Sequences (K, M) that the first `num_steps` steps draw from each domain.
@@ -120,6 +135,21 @@ class BatchSampler:
             counts[k] = self._counts(seed, edges[k], whole)
             counts[k] += np.bincount(drawn, minlength=edges.shape[1])
         return counts
+
+    def _pool_windows(self, pools: Sequence[int]) -> np.ndarray:
+        """Windows (M,) of the pools, none empty and none larger than what there is."""
+        windows = np.asarray(pools) // self.sequence_length
+        if windows.shape != self._held.shape:
+            raise CorpusError(f"{len(pools)} pools for {len(self._held)} streams; give one each")
+        wrong = np.flatnonzero((windows < 1) | (windows > self._held))
+        if len(wrong):
+            j = wrong[0]
+            raise CorpusError(
+                f"the pool of stream {j} is {pools[j]:,} tokens; it must hold one sequence of "
+                f"{self.sequence_length:,} and at most the {self._held[j]:,} sequences of its "
+                "stream; add text or choose another pool"
+            )
+        return windows
 
     def _member_seeds(self, num_members: int) -> tuple[int, ...]:
         if len(self._seeds) == 1:

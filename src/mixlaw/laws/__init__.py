@@ -5,6 +5,8 @@ from mixlaw.laws.catalogue import CANDIDATES, load_fitted, make
 from mixlaw.laws.combination import aggregate
 from mixlaw.laws.diagnostics import diagnose
 from mixlaw.laws.fitting import fit, fit_transfer
+from mixlaw.laws.link_forms import Link
+from mixlaw.laws.links import FittedLink, LinkedLaws, fit_links
 from mixlaw.laws.points import Points
 from mixlaw.laws.selection import FittedLaws, fit_laws
 from mixlaw.laws.transfer import zero_shot_doubt
@@ -16,7 +18,10 @@ __all__ = [
     "Fitted",
     "FittedLaw",
     "FittedLaws",
+    "FittedLink",
     "Law",
+    "Link",
+    "LinkedLaws",
     "Points",
     "Recipe",
     "aggregate",
@@ -24,6 +29,7 @@ __all__ = [
     "diagnose",
     "fit",
     "fit_laws",
+    "fit_links",
     "fit_transfer",
     "load_fitted",
     "make",

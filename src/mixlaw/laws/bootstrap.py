@@ -19,6 +19,7 @@ from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.points import Points
 from mixlaw.laws.residual import FittedResidual
 from mixlaw.laws.selection import FittedLaws
+from mixlaw.laws.together import Together
 
 NUM_DRAWS = 200
 
@@ -35,12 +36,10 @@ class Bootstrap:
 
     def objective(self, coefficients: np.ndarray, points: Points) -> np.ndarray:
         """(R, n) values of `coefficients (T,) @ targets`."""
-        out = np.zeros((len(self.draws), len(points)))
-        for row, laws in zip(out, self.draws, strict=True):
-            for c, fitted in zip(coefficients, laws.values(), strict=True):
-                if c:
-                    row += c * fitted.predict(points)
-        return out
+        counts = np.flatnonzero(coefficients)
+        laws = [list(draw.values())[t] for draw in self.draws for t in counts]
+        values = Together(laws).predict(points).reshape(-1, len(self.draws), len(counts))
+        return (values @ np.asarray(coefficients, float)[counts]).T
 
     def probability_best(self, coefficients: np.ndarray, points: Points) -> np.ndarray:
         """(n,) share of the draws in which each candidate mixture is the lowest."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,10 @@ from mixlaw.laws.splits import (
     scale_ids,
     varying_axes,
 )
+from mixlaw.laws.together import Together
 from mixlaw.laws.uncertainty import HeldOut, enough_for
 from mixlaw.laws.validation import CrossValidation, cross_validate
-from mixlaw.runs import VERIFY, RunTable
+from mixlaw.runs import VERIFY, RunTable, higher_is_better
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
@@ -35,8 +38,97 @@ RIVAL_ERROR = 2.0
 """A candidate whose normalised error is within this factor of the best one's is a rival."""
 
 
+class Intervals(ABC):
+    """Intervals and certainty of an objective, `coefficients (T,) @ targets`, from held-out
+    residuals and from the disagreement of fits.
+
+    Attributes:
+        within: residuals on held-out mixtures at the trained scales.
+        beyond: residuals on held-out mixtures at a held-out scale; None without a scale split.
+    """
+
+    within: HeldOut
+    beyond: HeldOut | None
+
+    @abstractmethod
+    def of_folds(
+        self,
+        coefficients: np.ndarray,
+        weights: np.ndarray,
+        num_params: float | None,
+        train_tokens: float | None,
+    ) -> np.ndarray:
+        """(K, n) the objective of mixtures (n, M) by the fit of each fold of the mixture split."""
+
+    @abstractmethod
+    def levels(
+        self, coefficients: np.ndarray, num_params: float | None, train_tokens: float | None
+    ) -> list[float]:
+        """The mean objective over the trained mixtures, by the chosen law and then each rival."""
+
+    def half_width(
+        self,
+        coefficients: np.ndarray,
+        weights: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+        *,
+        level: float = LEVEL,
+    ) -> np.ndarray:
+        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M).
+
+        Within the trained scales, CV+ over held-out mixtures. Away from them it grows to the width
+        that the scale split found necessary, times `HeldOut.widening`, plus `level_doubt`: the
+        split holds one draw only of the level error that all mixtures share at a new scale, and it
+        may have been a lucky one.
+
+        Raises: FitError: the targets that count were never measured together.
+        """
+        coefficients = np.asarray(coefficients, float)
+        folds = self.of_folds(coefficients, weights, num_params, train_tokens)
+        near = self.within.half_width(coefficients, level, folds)
+        held_out = self.beyond or self.within
+        distance = held_out.distance(num_params, train_tokens)
+        if distance == 0:
+            return near
+        far = near if self.beyond is None else self.beyond.half_width(coefficients, level)
+        far = far * held_out.widening(num_params, train_tokens)
+        far = far + self.level_doubt(coefficients, num_params, train_tokens)
+        return near + min(1.0, distance) * np.maximum(0.0, far - near)
+
+    def level_doubt(
+        self,
+        coefficients: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+    ) -> float:
+        """Largest difference between the chosen law's level at a scale and a rival's.
+
+        The level is the mean of `coefficients (T,) @ targets` over the trained mixtures.
+        """
+        levels = self.levels(np.asarray(coefficients, float), num_params, train_tokens)
+        return max(abs(level - levels[0]) for level in levels)
+
+    def probability_better(
+        self,
+        gap: float,
+        coefficients: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+    ) -> float:
+        """Probability that a mixture predicted lower by `gap` in `coefficients (T,) @ targets`
+        really is lower; see `HeldOut.probability_better`.
+
+        Farther away than the held-out scale the residuals are taken to grow as intervals do, so
+        the gap counts for less.
+        """
+        held_out = self.beyond or self.within
+        gap /= held_out.widening(num_params, train_tokens)
+        return held_out.probability_better(gap, np.asarray(coefficients, float))
+
+
 @dataclass(frozen=True, eq=False)
-class FittedLaws:
+class FittedLaws(Intervals):
     """One law fitted to every target, with what its held-out errors say of its forecasts.
 
     Attributes:
@@ -85,7 +177,11 @@ class FittedLaws:
         """Whether no share ever raises a target; a convex law then stays so under repetition."""
         return all(fitted.recipe.decreasing for fitted in self.laws.values())
 
-    def _points(
+    @cached_property
+    def _together(self) -> Together:
+        return Together(list(self.laws.values()))
+
+    def points(
         self,
         weights: np.ndarray,
         num_params: float | None,
@@ -116,8 +212,8 @@ class FittedLaws:
                 repeated ones count for less (`Points.discounted`).
         Raises: FitError: the law reads a count that is not given.
         """
-        points = self._points(weights, num_params, train_tokens, available_tokens)
-        return np.stack([fitted.predict(points) for fitted in self.laws.values()], axis=1)
+        points = self.points(weights, num_params, train_tokens, available_tokens)
+        return self._together.predict(points)
 
     def gradient(
         self,
@@ -128,74 +224,28 @@ class FittedLaws:
         available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """Slopes (n, T, M) in the proportions. Args and raises: as `predict`."""
-        points = self._points(weights, num_params, train_tokens, available_tokens)
-        return np.stack([fitted.gradient(points) for fitted in self.laws.values()], axis=1)
+        points = self.points(weights, num_params, train_tokens, available_tokens)
+        return self._together.gradient(points)
 
-    def half_width(
+    def of_folds(
         self,
         coefficients: np.ndarray,
         weights: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-        *,
-        level: float = LEVEL,
+        num_params: float | None,
+        train_tokens: float | None,
     ) -> np.ndarray:
-        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M).
+        points = self.points(weights, num_params, train_tokens)
+        return np.stack([weighted(laws, coefficients, points) for laws in self.folds])
 
-        Within the trained scales, CV+ over held-out mixtures. Away from them it grows to the width
-        that the scale split found necessary, times `HeldOut.widening`, plus `level_doubt`: the
-        split holds one draw only of the level error that all mixtures share at a new scale, and it
-        may have been a lucky one.
-
-        Raises: FitError: the targets that count were never measured together.
-        """
-        coefficients = np.asarray(coefficients, float)
-        points = self._points(weights, num_params, train_tokens)
-        folds = np.stack([_objective(laws, coefficients, points) for laws in self.folds])
-        near = self.within.half_width(coefficients, level, folds)
-        held_out = self.beyond or self.within
-        distance = held_out.distance(num_params, train_tokens)
-        if distance == 0:
-            return near
-        far = near if self.beyond is None else self.beyond.half_width(coefficients, level)
-        far = far * held_out.widening(num_params, train_tokens)
-        far = far + self.level_doubt(coefficients, num_params, train_tokens)
-        return near + min(1.0, distance) * np.maximum(0.0, far - near)
-
-    def level_doubt(
-        self,
-        coefficients: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-    ) -> float:
-        """Largest difference between the chosen law's level at a scale and a rival's.
-
-        The level is the mean of `coefficients (T,) @ targets` over the trained mixtures.
-        """
+    def levels(
+        self, coefficients: np.ndarray, num_params: float | None, train_tokens: float | None
+    ) -> list[float]:
         trained = np.unique(self.cross_validation.runs.weights, axis=0)
-        points = self._points(trained, num_params, train_tokens)
-        levels = [
-            float(np.mean(_objective(laws, coefficients, points)))
+        points = self.points(trained, num_params, train_tokens)
+        return [
+            float(np.mean(weighted(laws, coefficients, points)))
             for laws in (self.laws, *self.rivals.values())
         ]
-        return max(abs(level - levels[0]) for level in levels)
-
-    def probability_better(
-        self,
-        gap: float,
-        coefficients: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-    ) -> float:
-        """Probability that a mixture predicted lower by `gap` in `coefficients (T,) @ targets`
-        really is lower; see `HeldOut.probability_better`.
-
-        Farther away than the held-out scale the residuals are taken to grow as intervals do, so
-        the gap counts for less.
-        """
-        held_out = self.beyond or self.within
-        gap /= held_out.widening(num_params, train_tokens)
-        return held_out.probability_better(gap, np.asarray(coefficients, float))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an object that predicts bit-identically."""
@@ -238,7 +288,7 @@ class FittedLaws:
         )
 
 
-def _objective(laws: Mapping[str, Fitted], coefficients: np.ndarray, points: Points) -> np.ndarray:
+def weighted(laws: Mapping[str, Fitted], coefficients: np.ndarray, points: Points) -> np.ndarray:
     """Values (n,) of `coefficients (T,) @ targets`."""
     terms = (
         c * fitted.predict(points)
@@ -269,18 +319,18 @@ def fit_laws(
 
     Args:
         runs: rows of role "verify" are never used; failed ones are left out with a warning.
-        targets: those that must be fitted; default: none, and all of the table are in `also`.
+        targets: those that must be fitted; default: none, and all losses are in `also`.
         also: those that are fitted where the runs carry them, else left out with a warning.
         candidates: names from `CANDIDATES`; default: all that fit the table's scales.
         seed: of folds and starting points.
-    Raises: FitError: too few runs for every candidate, a constant target, and so on.
+    Raises: FitError: too few runs for every candidate, a constant target, a score, and so on.
     """
     used = runs.select(runs.role != VERIFY)
     if len(used) == 0:
         raise FitError(f"all {len(runs)} rows are for verification; train a swarm to learn from")
     warnings = []
     if targets is None:
-        targets, also = (), runs.targets
+        targets, also = (), [target for target in runs.targets if not higher_is_better(target)]
     targets, left_out = _usable_targets(used.done(), targets, also, seed)
     warnings += left_out
     found = [*design_findings(used.done()), *unit_findings(used.done(), targets)]
@@ -328,8 +378,15 @@ def _usable_targets(
 
     Raises: FitError: a required target cannot be cross-validated, or none can.
     """
-    observed(runs, (*required, *also))  # refuses what is not there, or is no loss
     wanted = list(dict.fromkeys((*also, *required)))
+    if scores := [target for target in wanted if higher_is_better(target)]:
+        raise FitError(
+            f"{scores} are scores, higher is better, and laws are of losses; fit the losses and "
+            "then links.fit_links, or store error/<task> = 1 - score"
+        )
+    if not wanted:
+        raise FitError(f"the table has scores only ({list(runs.targets)}); measure a loss, too")
+    observed(runs, wanted)  # refuses what is not there, or is no loss
     bad = unscorable(runs, wanted, make_splits(runs, seed=seed))
     for target in required:
         if target in bad:

@@ -49,20 +49,14 @@ class HeldOut:
         is nearest to a forecast."""
         runs, split = validation.runs, validation.splits[split_name]
         rows = validation.residuals(candidate, split_name)
-        scales, ids = scale_ids(runs), runs.mixture_ids()
-        usable = np.isfinite(rows).any(axis=1)
-        levels = np.unique(scales[usable])
-        shared = [s for s in levels if len(np.unique(ids[usable & (scales == s)])) > 1]
-        usable &= scales == max(shared, default=levels.max())
+        of_mixture = held_out_rows(validation, candidate, split_name)
         fold_of_row = np.select([test for _, test in split.folds], range(len(split.folds)), -1)
-        mixtures, first = np.unique(ids[usable], return_index=True)
-        of_mixture = [rows[usable & (ids == k)] for k in mixtures]
         counts = {axis: getattr(Points.of(runs), axis) for axis in AXES}
         known = {axis: count[np.isfinite(count)] for axis, count in counts.items()}
         return cls(
             targets=validation.targets,
-            residuals=np.stack([column_means(block) for block in of_mixture]),
-            fold=fold_of_row[usable][first],
+            residuals=np.stack([column_means(rows[at]) for at in of_mixture]),
+            fold=fold_of_row[[at[0] for at in of_mixture]],
             reach=dict(split.reach),
             smallest={a: float(c.min()) if len(c) else math.nan for a, c in known.items()},
             largest={a: float(c.max()) if len(c) else math.nan for a, c in known.items()},
@@ -164,6 +158,17 @@ class HeldOut:
         residuals = np.array(data["residuals"], float)
         fold = np.array(data["fold"], int)
         return cls(tuple(data["targets"]), residuals, fold, dict(data["reach"]), smallest, largest)
+
+
+def held_out_rows(validation: CrossValidation, candidate: str, split_name: str) -> list[np.ndarray]:
+    """Indices of the rows of each held-out mixture, at the largest scale of the split that has two
+    mixtures or more: the residuals of `HeldOut.of` are their means."""
+    scales, ids = scale_ids(validation.runs), validation.runs.mixture_ids()
+    usable = np.isfinite(validation.residuals(candidate, split_name)).any(axis=1)
+    levels = np.unique(scales[usable])
+    shared = [s for s in levels if len(np.unique(ids[usable & (scales == s)])) > 1]
+    usable &= scales == max(shared, default=levels.max())
+    return [np.flatnonzero(usable & (ids == k)) for k in np.unique(ids[usable])]
 
 
 def enough_for(level: float, num_mixtures: int) -> bool:

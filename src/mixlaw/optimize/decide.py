@@ -184,7 +184,7 @@ class _Decider:
             robust=robust,
             rounding_cost=rounding_cost,
             law=question.fitted.law,
-            objective=question.objective,
+            objective=problem.asked,
             level=self.level,
             num_params=question.num_params,
             train_tokens=question.train_tokens,

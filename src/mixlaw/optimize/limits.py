@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize.conflict import smallest_conflict
 from mixlaw.optimize.curved import Curved, Distance, UniqueTokens
 from mixlaw.optimize.polytope import SLACK, Polytope
+from mixlaw.optimize.solve import BROKEN
 
 USER, EPOCH_CAP, SUPPORT, NATURAL = "user", "epoch cap", "support", "simplex"
 """Who set a bound; NATURAL is the 0 or 1 that every proportion has."""
@@ -117,6 +118,19 @@ class Limits:
     @property
     def convex(self) -> bool:
         return all(limit.convex for limit in self.curved)
+
+    @cached_property
+    def smooth(self) -> tuple[Curved, ...]:
+        """The curved limits that have slopes and curvature; `cut` is for the others."""
+        return tuple(limit for limit in self.curved if not _has_edges(limit))
+
+    def cut(self, point: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """A linear limit that proportions (M,) break together with one that has edges: row (M,)
+        and the least that `row @ r` may be; None when they keep all of these."""
+        for limit in self.curved:
+            if _has_edges(limit) and limit.value(point) > BROKEN:
+                return limit.cut(point)
+        return None
 
     def guarded(self, support: np.ndarray) -> Limits:
         """These limits within the smallest and largest trained share of each domain.
@@ -228,6 +242,10 @@ class Limits:
                 out.append(f"group {name} {share:.4g} > {most:.4g}")
         out += [limit.seen(point) for limit in self.curved if limit.value(point) > 2 * SLACK]
         return tuple(out)
+
+
+def _has_edges(limit: Curved) -> TypeGuard[UniqueTokens]:
+    return isinstance(limit, UniqueTokens) and limit.convex
 
 
 def _curved(

@@ -124,6 +124,8 @@ class Objective:
             from what is forecast there (-.02: 2 % better). It makes losses of different metrics,
             and scores, comparable. None: in the targets' own unit, which they must share.
         floors: target -> how bad it may be.
+        reference: target -> its value at the baseline that changes are relative to; `optimize`
+            fills it with the forecast.
     Raises: StudyError: no term, a weight that is not finite and positive, an unknown kind, or
         metrics whose mean means nothing.
     """
@@ -133,6 +135,7 @@ class Objective:
     over: str = MEAN
     relative_to: str | None = None
     floors: Mapping[str, Floor] = field(default_factory=dict)
+    reference: Mapping[str, float] | None = None
 
     def __post_init__(self):
         if not self.weights:
@@ -169,36 +172,51 @@ class Objective:
         return tuple(dict.fromkeys(named))
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Target -> its weight, a family's shared equally by its targets."""
+        out = dict.fromkeys(self.targets, 0.0)
+        for term, weight in self.weights.items():
+            members = self.families.get(term, (term,))
+            for target in members:
+                out[target] += weight / len(members)
+        return out
+
+    @property
     def linear(self) -> bool:
         """Whether it is a fixed weighted sum of the targets."""
         return self.over == MEAN or len(self.weights) == 1
 
-    def terms(
-        self, targets: Sequence[str], reference: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def relative(self, reference: Mapping[str, float]) -> Objective:
+        """The objective with the values that changes are relative to.
+
+        Raises: StudyError: one of them is zero.
+        """
+        zero = [target for target in self.targets if not abs(reference[target]) > 0]
+        if zero:
+            raise StudyError(
+                f"{zero} are forecast at 0 for {self.relative_to!r}, so a relative change "
+                "means nothing; leave them out"
+            )
+        return replace(self, reference={target: reference[target] for target in self.targets})
+
+    def terms(self, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The terms as `matrix (K, T) @ values (T,) + offset (K,)`, each less when better.
 
         K is 1 when the objective is linear, with the weights in it.
 
-        Args: reference: values (T,) of the baseline that changes are relative to.
-        Raises: StudyError: a target that is not among them, or a reference of zero.
+        Raises: StudyError: a target that is not among them, or no reference yet for changes.
         """
         check_targets(self.targets, targets)
         sign = np.array([-1.0 if higher_is_better(target) else 1.0 for target in targets])
         offset = np.zeros(len(targets))
         if self.relative_to is not None:
-            if reference is None:
+            if self.reference is None:
                 raise StudyError(
-                    f"the objective is relative to {self.relative_to!r}, whose forecast is needed"
+                    f"the objective is relative to {self.relative_to!r}, whose forecast is needed; "
+                    "optimise first"
                 )
-            used = [targets.index(name) for name in self.targets]
-            if zero := [targets[t] for t in used if not abs(reference[t]) > 0]:
-                raise StudyError(
-                    f"{zero} are forecast at 0 for {self.relative_to!r}, so a relative change "
-                    "means nothing; leave them out"
-                )
-            size = np.where(np.abs(reference) > 0, np.abs(reference), 1.0)
-            sign, offset = sign / size, -sign * reference / size
+            size = np.array([abs(self.reference.get(target, 1.0)) for target in targets])
+            sign, offset = sign / size, -sign
         rows, offsets = [], []
         for term, weight in self.weights.items():
             members = self.families.get(term, (term,))
@@ -212,27 +230,19 @@ class Objective:
 
     def coefficients(self, targets: Sequence[str]) -> np.ndarray:
         """Weights (T,) in the order of `targets`, 0 for those that do not count: the mean of the
-        terms in the targets' own units, scores negative.
+        terms, in the targets' own units while there is no reference for changes.
 
-        Raises: StudyError: a weight on a target that is not among them.
+        Raises: StudyError: a weight on a target that is not among them, or no reference yet for
+            targets of different metrics.
         """
-        if not self.comparable:
-            raise StudyError(
-                f"the objective mixes metrics relative to {self.relative_to!r}; it has no weights "
-                "in one unit"
-            )
-        return replace(self, over=MEAN, relative_to=None).terms(targets)[0][0]
+        mean = replace(self, over=MEAN)
+        if self.relative_to is not None and self.reference is None:
+            mean = replace(mean, relative_to=None)  # refuses different metrics
+        return mean.terms(targets)[0][0]
 
-    @property
-    def comparable(self) -> bool:
-        """Whether all targets that count are in one unit."""
-        return len({target.partition("/")[0] for target in self.targets}) == 1
-
-    def values(
-        self, values: np.ndarray, targets: Sequence[str], reference: np.ndarray | None = None
-    ) -> np.ndarray:
+    def values(self, values: np.ndarray, targets: Sequence[str]) -> np.ndarray:
         """The objective (n,) of values (n, T); NaN where a target that counts is NaN."""
-        matrix, offset = self.terms(targets, reference)
+        matrix, offset = self.terms(targets)
         counts = np.flatnonzero(np.any(matrix != 0, axis=0))
         return (values[:, counts] @ matrix[:, counts].T + offset).max(axis=1)
 
@@ -243,6 +253,7 @@ class Objective:
             "over": self.over,
             "relative_to": self.relative_to,
             "floors": {name: vars(floor).copy() for name, floor in self.floors.items()},
+            "reference": self.reference and dict(self.reference),
         }
 
     @classmethod

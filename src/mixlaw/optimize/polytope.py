@@ -123,7 +123,8 @@ class Polytope:
         """
         value = self.rows @ point
         limit = np.where(prices > 0, self.most, self.least)
-        used = prices != 0
+        used = (prices != 0) & np.isfinite(limit)  # rounding may price a limit that is not there
+        prices = np.where(used, prices, 0.0)
         # prices . (rows s - limit) <= 0 for every s within the limits
         slack = float(prices[used] @ (value - limit)[used])
         # Both sum to 1, so centring changes nothing but keeps digits when slopes are large.

@@ -93,12 +93,14 @@ class Problem:
     """minimise max_k (matrix @ law(r) + offset)_k + penalty(r) within the limits and floors.
 
     Attributes:
+        asked: the objective, with what its changes are relative to.
         matrix, offset: (K, T), (K,) over the law's targets.
         law_of_floors: the law that the floors are about; `law`, unless that one has many draws.
         penalty: a distance and its price.
         convex: whether all of it is.
     """
 
+    asked: Objective
     law: Law
     law_of_floors: Law
     matrix: np.ndarray
@@ -129,8 +131,11 @@ class Problem:
                 )
             return scale.predict(mixtures[name].array(scale.fitted.domains)[None])[0]
 
-        named = objective.relative_to
-        matrix, offset = objective.terms(targets, None if named is None else forecast(named))
+        check_targets(objective.targets, targets)
+        if objective.relative_to is not None:
+            reference = forecast(objective.relative_to).tolist()
+            objective = objective.relative(dict(zip(targets, reference, strict=True)))
+        matrix, offset = objective.terms(targets)
         check_targets(tuple(objective.floors), targets)
         floors = []
         for target, floor in objective.floors.items():
@@ -139,6 +144,7 @@ class Problem:
             sign = -1.0 if higher_is_better(target) else 1.0
             floors.append(_Floor(target, t, sign, float(level + sign * floor.slack)))
         return cls(
+            asked=objective,
             law=scale,
             law_of_floors=scale,
             matrix=matrix,
@@ -168,8 +174,8 @@ class Problem:
             distance, price = self.penalty
             parts = parts + price * distance.value(point)
             part_slopes = part_slopes + price * distance.slope(point)
-        limits = [np.array([limit.value(point)]) for limit in self.limits.curved]
-        limit_slopes = [limit.slope(point)[None] for limit in self.limits.curved]
+        limits = [np.array([limit.value(point)]) for limit in self.limits.smooth]
+        limit_slopes = [limit.slope(point)[None] for limit in self.limits.smooth]
         if self.floors:
             if self.law_of_floors is not self.law:
                 value = self.law_of_floors.predict(point[None])[0]
@@ -187,14 +193,14 @@ class Problem:
         """Curvature (M, M) of the Lagrangian, by differences of the slopes."""
         steps = np.vstack([point, point + _STEP * np.eye(len(point))])
         out = _turn(self.law, steps, weights @ self.matrix)
-        c = len(self.limits.curved)
+        c = len(self.limits.smooth)
         if np.any(prices[c:] > 0):
             coefficients = np.zeros(self.law_of_floors.predict(point[None]).shape[1])
             for price, floor in zip(prices[c:], self.floors, strict=True):
                 coefficients[floor.index] += price * floor.sign
             out += _turn(self.law_of_floors, steps, coefficients)
         diagonal = np.zeros(len(point))
-        for price, limit in zip(prices[:c], self.limits.curved, strict=True):
+        for price, limit in zip(prices[:c], self.limits.smooth, strict=True):
             diagonal += price * limit.bend(point)
         if self.penalty is not None:
             diagonal += self.penalty[1] * self.penalty[0].bend(point)
@@ -214,6 +220,7 @@ class Problem:
                 starts=starts,
                 convex=self.convex,
                 curvature=self.bend if numbers <= _MOST_NUMBERS else None,
+                cut=self.limits.cut,
             )
         except InfeasibleError:
             self._explain(starts)

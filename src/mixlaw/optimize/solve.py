@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +48,13 @@ Curvature = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Proportions (M,), weights (K,), prices (C,) -> second derivatives (M, M) of
 `weights @ parts + prices @ limits`."""
 
+Cut = Callable[[np.ndarray], tuple[np.ndarray, float] | None]
+"""Proportions (M,) -> a row (M,) and the least that `row @ r` may be for any r within the limits,
+which the proportions break; None where they keep all."""
+
 GAP_TOLERANCE = 1e-8
-"""Relative to the value: a gap below this ends the search."""
+"""Relative to the value, or to how much it changes over the simplex: a gap below this ends the
+search."""
 
 BROKEN = 1e-9
 """A curved limit g(r) <= 0 is kept when g(r) is at most this."""
@@ -57,8 +62,10 @@ BROKEN = 1e-9
 _MAX_STEPS = 500
 _ARMIJO = 1e-4  # a step must bring this fraction of what the model promises
 _SHORTEST = 1e-10
-_DEAREST = 1e9
-_RIDGE = 1e-6  # of the mean curvature
+_DEARER = 2.0  # the penalty of a limit over its price
+_DEAREST = 1e6  # how far the penalty may rise
+_BENT = 0.1
+_RIDGE = 1e-6  # of the median curvature
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,8 @@ class Solution:
         weights: (K,) >= 0, sum 1: how much each part counts at the optimum.
         prices: (C,) >= 0: what each curved limit costs, in the value per unit of the limit.
         evaluations: of the function, all starts together.
+        converged: whether the search ended because the gap was small enough, not for want of
+            progress.
     """
 
     proportions: np.ndarray
@@ -84,6 +93,7 @@ class Solution:
     weights: np.ndarray
     prices: np.ndarray
     evaluations: int
+    converged: bool
 
 
 def minimize_mixture(
@@ -93,6 +103,7 @@ def minimize_mixture(
     starts: np.ndarray,
     convex: bool,
     curvature: Curvature | None = None,
+    cut: Cut | None = None,
 ) -> Solution:
     """Minimise the largest part of `function` over the polytope, its limits kept.
 
@@ -102,13 +113,29 @@ def minimize_mixture(
             of them, any other from each.
         convex: whether all parts and limits are convex, so that the gap is a certificate.
         curvature: cuts the steps to about a quarter; None: BFGS learns it on the way.
+        cut: further limits that have edges, so that no slope describes them nearby; they are kept
+            by adding one linear limit after another where the optimum breaks them (Kelley, J. SIAM
+            1960).
     Raises:
         InfeasibleError: the limits hold no mixture (for a problem that is not convex: none was
             found).
         FitError: a value or slope is not finite within the polytope.
     """
     polytope.check()
-    problem = _Problem(function, polytope, curvature)
+    evaluations = 0
+    while True:
+        solution = _minimize(_Problem(function, polytope, curvature), starts, convex)
+        evaluations += solution.evaluations
+        found = cut and cut(solution.proportions)
+        if not found:
+            return replace(solution, evaluations=evaluations)
+        polytope = polytope.with_rows(*found, np.inf)
+        starts = np.vstack([solution.proportions, starts])
+
+
+def _minimize(problem: _Problem, starts: np.ndarray, convex: bool) -> Solution:
+    """The best mixture found within the polytope."""
+    polytope = problem.polytope
     points = [polytope.project(start) for start in np.atleast_2d(starts)]
     if convex:
         points = [min(points, key=problem.merit)]
@@ -129,6 +156,7 @@ def minimize_mixture(
         weights=best.weights,
         prices=best.prices,
         evaluations=problem.evaluations,
+        converged=best.converged,
     )
 
 
@@ -138,6 +166,7 @@ class _Problem:
     def __init__(self, function: Function, polytope: Polytope, curvature: Curvature | None):
         self.function, self.polytope, self.curvature = function, polytope, curvature
         self.penalty = 0.0
+        self.scale = 1.0  # by how much the parts change over the simplex, about
         self.multipliers: np.ndarray | None = None  # of the last quadratic programme
         self.evaluations = 0
         self._key, self._last = b"", None
@@ -170,6 +199,11 @@ class _Problem:
         return float(values.parts.max()) + self.penalty * broken(values)
 
 
+def _spread(values: Values) -> float:
+    """By how much a part changes over the simplex, to first order."""
+    return float(np.ptp(values.part_slopes, axis=1).max())
+
+
 def broken(values: Values) -> float:
     """By how much the worst limit is broken; 0 when all are kept."""
     return max(0.0, float(values.limits.max(initial=0.0)))
@@ -185,13 +219,16 @@ class _State:
     gap: float
     weights: np.ndarray
     prices: np.ndarray
+    converged: bool
 
 
 class _Step(NamedTuple):
-    """A step (M,) with the model's merit after it, and multipliers."""
+    """A step (M,) with the model's merit after it, the worst linearised limit that it breaks, and
+    multipliers."""
 
     direction: np.ndarray
     model: float
+    short: float
     weights: np.ndarray
     prices: np.ndarray
     row_prices: np.ndarray
@@ -200,19 +237,18 @@ class _Step(NamedTuple):
 def _descend(problem: _Problem, point: np.ndarray) -> _State:
     """A local minimum near `point` (M,)."""
     values = problem.at(point)
-    scale = max(float(np.ptp(values.part_slopes, axis=1).max()), 1e-12)
-    problem.penalty = 10 * scale if len(values.limits) else 0.0
+    problem.scale = problem.penalty = max(_spread(values), 1e-12)
     problem.multipliers = None
-    model = _Model(problem, scale, values)
+    model = _Model(problem, values)
     best: _State | None = None
     for _ in range(_MAX_STEPS):
         values = problem.at(point)
         hessian = model.at(point)
-        step = _model_step(problem, point, hessian, values, values)
+        step = _model_step(problem, point, hessian, values)
         state = _judge(problem, point, values, step)
         if best is None or (state.broken, state.gap) <= (max(best.broken, BROKEN), best.gap):
             best = state
-        if state.broken <= BROKEN and state.gap <= GAP_TOLERANCE * max(abs(state.value), 1e-12):
+        if state.converged:
             break
         trial = _line_search(problem, point, hessian, values, step)
         if trial is None:  # no progress is left but rounding
@@ -226,11 +262,11 @@ def _descend(problem: _Problem, point: np.ndarray) -> _State:
 class _Model:
     """Curvature (M, M) of the Lagrangian: exact, or learned on the way."""
 
-    def __init__(self, problem: _Problem, scale: float, values: Values):
+    def __init__(self, problem: _Problem, values: Values):
         m, k, c = values.part_slopes.shape[1], len(values.parts), len(values.limits)
         self.exact = problem.curvature
         # Before any curvature is known: a model whose first step is about a quarter long.
-        self.learned, self.measured = 4 * scale * np.eye(m), False
+        self.learned, self.measured = 4 * problem.scale * np.eye(m), False
         self.weights, self.prices = np.full(k, 1 / k), np.zeros(c)
 
     def at(self, point: np.ndarray) -> np.ndarray:
@@ -253,7 +289,8 @@ class _Model:
 def _positive(hessian: np.ndarray) -> np.ndarray:
     """The nearest safely positive definite curvature: directions that bend down bend up as much."""
     hessian = (hessian + hessian.T) / 2
-    size = max(float(np.trace(np.abs(hessian))) / len(hessian), 1e-12)
+    # The median, since a distance bends without bound where a domain has next to nothing.
+    size = max(float(np.median(np.abs(np.diag(hessian)))), 1e-12)
     ridge = _RIDGE * size * np.eye(len(hessian))
     try:
         np.linalg.cholesky(hessian + 0.5 * ridge)
@@ -273,74 +310,108 @@ def _judge(problem: _Problem, point: np.ndarray, values: Values, step: _Step) ->
     value = float(values.parts.max())
     gap = problem.polytope.gap(point, _slope(values, step), step.row_prices)
     gap += value - float(step.weights @ values.parts) - float(step.prices @ values.limits)
-    return _State(point, value, broken(values), max(0.0, gap), step.weights, step.prices)
+    kept = broken(values)
+    enough = GAP_TOLERANCE * max(abs(value), problem.scale)
+    return _State(
+        point,
+        value,
+        kept,
+        max(0.0, gap),
+        step.weights,
+        step.prices,
+        converged=kept <= BROKEN and gap <= enough,
+    )
 
 
 def _model_step(
-    problem: _Problem, point: np.ndarray, hessian: np.ndarray, slopes: Values, levels: Values
+    problem: _Problem, point: np.ndarray, hessian: np.ndarray, values: Values
 ) -> _Step:
-    """Minimise the model over the polytope: largest linearised part, penalty of the worst
-    linearised limit, and curvature.
+    """Minimise the model over the polytope: the largest linearised part, and curvature, with the
+    linearised limits kept. Where these conflict, the worst of them is broken at the price of the
+    penalty, which rises while that gains little.
+    """
+    problem.scale = max(problem.scale, _spread(values))
+    step = _programme(problem, point, hessian, values, values, elastic=False)
+    if step is not None:
+        problem.penalty = max(problem.penalty, _DEARER * float(step.prices.sum()))
+        return step
+    enough = max(BROKEN, 0.5 * broken(values))
+    while len(values.limits):
+        step = _programme(problem, point, hessian, values, values, elastic=True)
+        if step is None:
+            break
+        if step.short <= enough or problem.penalty >= _DEAREST * problem.scale:
+            return step
+        problem.penalty *= 10
+    return _stay(point, values, problem.polytope)  # rounding made the model indefinite
+
+
+def _programme(
+    problem: _Problem,
+    point: np.ndarray,
+    hessian: np.ndarray,
+    slopes: Values,
+    levels: Values,
+    *,
+    elastic: bool,
+) -> _Step | None:
+    """The quadratic programme of a step; None when its limits conflict.
 
     Args: slopes: values at the point; levels: those that the linear parts start from, which
         differ from `slopes` in a second-order correction.
+
+    Further unknowns, in units of the problem's scale so that the programme is well conditioned:
+    t, the largest part less its level now, where there are several; s >= 0, the worst broken limit,
+    where it is elastic.
     """
     m, k, c = len(point), len(levels.parts), len(levels.limits)
     matrix, lower, upper = problem.polytope.step_limits(point)
-    if k == 1 and c == 0:
-        solved = problem.quadratic(hessian, slopes.part_slopes[0], matrix, lower, upper, equal=m)
-        if solved is None:  # rounding made the model indefinite
-            return _stay(point, slopes, problem.polytope)
-        direction, multipliers = solved
-        model = float(levels.parts[0] + slopes.part_slopes[0] @ direction)
-        model += 0.5 * float(direction @ hessian @ direction)
-        none = np.empty(0)
-        return _Step(direction, model, np.ones(1), none, multipliers[m + 1 :])
-    while True:
-        # Further unknowns: t, the largest part (less its level now), and s >= 0, the worst
-        # broken limit.
-        top = float(levels.parts.max())
-        bound = np.zeros((m + 2, m + 2))
-        bound[:m, :m] = hessian
-        bound[m, m] = bound[m + 1, m + 1] = 1e-9 * np.trace(hessian) / m
-        rows = np.block(
-            [
-                [matrix, np.zeros((len(matrix), 2))],
-                [slopes.part_slopes, -np.ones((k, 1)), np.zeros((k, 1))],
-                [slopes.limit_slopes, np.zeros((c, 1)), -np.ones((c, 1))],
-            ]
-        )
-        free = np.full(k + c, -np.inf)
-        low = np.concatenate([lower[:m], [-np.inf, 0.0], lower[m:], free])
-        high = np.concatenate(
-            [upper[:m], [np.inf, np.inf], upper[m:], top - levels.parts, -levels.limits]
-        )
-        cost = np.concatenate([np.zeros(m), [1.0, problem.penalty]])
-        solved = problem.quadratic(bound, cost, rows, low, high, equal=m + 2)
-        if solved is None:
-            return _stay(point, slopes, problem.polytope)
-        unknowns, multipliers = solved
-        short = unknowns[m + 1]
-        # A linearised limit is broken because the penalty is too low, or cannot be kept.
-        if short <= 1e-12 or problem.penalty >= _DEAREST:
-            break
-        problem.penalty *= 10
-    direction = unknowns[:m]
-    multipliers = multipliers[m + 2 :]
-    row_prices, rest = multipliers[1 : len(matrix)], multipliers[len(matrix) :]
-    weights, prices = np.maximum(rest[:k], 0), np.maximum(rest[k:], 0)
-    total = weights.sum()
-    weights = weights / total if total > 0 else np.eye(k)[int(np.argmax(levels.parts))]
-    model = top + float(unknowns[m]) + problem.penalty * float(short)
-    model += 0.5 * float(direction @ hessian @ direction)
-    return _Step(direction, model, weights, prices, row_prices)
+    top, scale, several = float(levels.parts.max()), problem.scale, k > 1
+    n, t = m + several + elastic, m
+    bound, cost = np.zeros((n, n)), np.zeros(n)
+    bound[:m, :m] = hessian / scale
+    rows = np.zeros((len(matrix) + k * several + c, n))
+    rows[: len(matrix), :m] = matrix
+    parts, limits = slice(len(matrix), len(rows) - c), slice(len(rows) - c, len(rows))
+    rows[limits, :m] = slopes.limit_slopes
+    low, high = np.full(n + len(rows), -np.inf), np.full(n + len(rows), np.inf)
+    low[:m], high[:m] = lower[:m], upper[:m]
+    low[n : n + len(matrix)], high[n : n + len(matrix)] = lower[m:], upper[m:]
+    high[n + limits.start :] = -levels.limits
+    if several:
+        # Bending t changes only how the parts weigh against the curvature, and nothing at t = 0.
+        rows[parts, :m], rows[parts, t] = slopes.part_slopes / scale, -1
+        high[n + parts.start : n + parts.stop] = (top - levels.parts) / scale
+        bound[t, t], cost[t] = _BENT, 1
+    else:
+        cost[:m] = slopes.part_slopes[0] / scale
+    if elastic:
+        rows[limits, -1], low[n - 1] = -1, 0
+        bound[-1, -1] = cost[-1] = problem.penalty / scale
+    solved = problem.quadratic(bound, cost, rows, low, high, equal=n)
+    if solved is None:
+        return None
+    unknowns, multipliers = solved
+    direction, multipliers = unknowns[:m], multipliers[n:]
+    weights, prices = np.ones(1), np.maximum(multipliers[limits], 0) * scale
+    row_prices = multipliers[1 : len(matrix)] * scale
+    if several:
+        weights = np.maximum(multipliers[parts], 0)
+        total = weights.sum()
+        if not total > 0:
+            return None
+        weights, prices, row_prices = weights / total, prices / total, row_prices / total
+    short = float(max(0.0, (levels.limits + slopes.limit_slopes @ direction).max(initial=0.0)))
+    model = float((levels.parts + slopes.part_slopes @ direction).max())
+    model += problem.penalty * short + 0.5 * float(direction @ hessian @ direction)
+    return _Step(direction, model, short, weights, prices, row_prices)
 
 
 def _stay(point: np.ndarray, values: Values, polytope: Polytope) -> _Step:
     """No step, with multipliers that certify little."""
     weights = np.eye(len(values.parts))[int(np.argmax(values.parts))]
     none = np.zeros(len(values.limits))
-    return _Step(0 * point, math.inf, weights, none, np.zeros(len(polytope.rows)))
+    return _Step(0 * point, math.inf, broken(values), weights, none, np.zeros(len(polytope.rows)))
 
 
 def _line_search(
@@ -358,7 +429,7 @@ def _line_search(
             return trial if reached < merit else None
         if curved and length == 1.0:
             corrected = _corrected(problem, point, hessian, values, trial)
-            if merit - problem.merit(corrected) >= _ARMIJO * promised:
+            if corrected is not None and merit - problem.merit(corrected) >= _ARMIJO * promised:
                 return corrected
         # Minimum of the parabola through what is known, kept from collapsing.
         excess = reached - merit + length * promised
@@ -368,15 +439,16 @@ def _line_search(
 
 def _corrected(
     problem: _Problem, point: np.ndarray, hessian: np.ndarray, values: Values, trial: np.ndarray
-) -> np.ndarray:
-    """A step that knows how far the parts and limits bent away from their lines at `trial`."""
+) -> np.ndarray | None:
+    """A step that knows how far the parts and limits bent away from their lines at `trial`; None
+    when the limits then conflict."""
     moved, there = trial - point, problem.at(trial)
     levels = there._replace(
         parts=there.parts - values.part_slopes @ moved,
         limits=there.limits - values.limit_slopes @ moved,
     )
-    step = _model_step(problem, point, hessian, values, levels)
-    return problem.polytope.settle(point + step.direction)
+    step = _programme(problem, point, hessian, values, levels, elastic=False)
+    return step and problem.polytope.settle(point + step.direction)
 
 
 def _bfgs(hessian: np.ndarray, step: np.ndarray, turn: np.ndarray) -> np.ndarray:

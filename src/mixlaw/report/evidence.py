@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixlaw.laws import FittedLaws
+from mixlaw.laws.links import LinkedLaws
 from mixlaw.laws.points import NUM_PARAMS, SAME_SCALE, TRAIN_TOKENS, scale_levels
 from mixlaw.laws.splits import scale_ids
 from mixlaw.laws.validation import CrossValidation
 from mixlaw.optimize import Decision, Interval, Objective
 from mixlaw.report.style import size_look
-from mixlaw.report.words import short_count, unit_of
+from mixlaw.report.words import objective_unit, short_count
 from mixlaw.runs import RunTable
 from mixlaw.study.verification import objective_values, seed_noise
 
@@ -76,7 +77,7 @@ def swarm_at_largest_scale(runs: RunTable, objective: Objective) -> Swarm:
         left_out=len(rows) - len(shown),
         num_params=_known(here.num_params),
         train_tokens=_known(here.train_tokens),
-        unit=unit_of(objective.weights),
+        unit=objective_unit(objective),
     )
 
 
@@ -182,7 +183,7 @@ class Curves:
 
 
 def curves_of(
-    fitted: FittedLaws, decision: Decision, objective: Objective, runs: RunTable
+    fitted: FittedLaws | LinkedLaws, decision: Decision, objective: Objective, runs: RunTable
 ) -> Curves | None:
     """None when the law reads no scale."""
     along = TRAIN_TOKENS if TRAIN_TOKENS in fitted.needs else NUM_PARAMS
@@ -199,7 +200,6 @@ def curves_of(
     levels = size_levels(runs) if along == TRAIN_TOKENS else np.zeros(len(runs), int)
     scores = objective_values(runs, objective)
     mixture = decision.recommended.array(fitted.domains)[None]
-    coefficients = objective.coefficients(fitted.targets)
     lines, num_levels = [], int(levels.max()) + 1
     shown = np.linspace(0, num_levels - 1, min(MOST_CURVES, num_levels)).round().astype(int)
     for level in shown.tolist():
@@ -214,14 +214,14 @@ def curves_of(
                 look=size_look(level, num_levels),
                 size=size,
                 x=line_x,
-                y=_along(fitted, mixture, coefficients, size, line_x, along),
+                y=_along(fitted, mixture, objective, size, line_x, along),
                 points=_ranges(getattr(runs, along), scores, at, is_nearest),
             )
         )
     sizes = [line.size for line in lines]
     beyond = along == TRAIN_TOKENS and NUM_PARAMS in fitted.needs
     if beyond and not any(_same(s, decision.num_params) for s in sizes):
-        y = _along(fitted, mixture, coefficients, decision.num_params, grid, along)
+        y = _along(fitted, mixture, objective, decision.num_params, grid, along)
         text = f"{short_count(decision.num_params or 0)} parameters (target)"
         look, none = ("recommended", "diamond"), np.zeros((0, 4))
         lines.append(Line(text, look, decision.num_params, grid, y, none))
@@ -232,7 +232,7 @@ def curves_of(
         x_label="training tokens (log scale)"
         if along == TRAIN_TOKENS
         else "parameters (log scale)",
-        unit=unit_of(objective.weights),
+        unit=objective_unit(objective),
         nearest=(str(runs.label[nearest]), float(distance[nearest])),
     )
 
@@ -242,16 +242,17 @@ def _same(size: float | None, other: float | None) -> bool:
 
 
 def _along(
-    fitted: FittedLaws,
+    fitted: FittedLaws | LinkedLaws,
     mixture: np.ndarray,
-    coefficients: np.ndarray,
+    objective: Objective,
     size: float | None,
     x: np.ndarray,
     along: str,
 ) -> np.ndarray:
     """The predicted objective at each x."""
     scales = [(size, v) if along == TRAIN_TOKENS else (v, None) for v in x.tolist()]
-    return np.array([float((fitted.predict(mixture, *s) @ coefficients)[0]) for s in scales])
+    values = np.concatenate([fitted.predict(mixture, *scale) for scale in scales])
+    return objective.values(values, fitted.targets)
 
 
 def _distinct(counts: np.ndarray) -> list[float]:

@@ -26,7 +26,7 @@ from mixlaw.report.style import (
     size_look,
     styled,
 )
-from mixlaw.report.words import percent, short, short_count, target_names, unit_of
+from mixlaw.report.words import objective_unit, percent, short, short_count, target_names
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def forecast_intervals(
                 _mark(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
     for row in range(1, len(labels)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.8)
-    axes.set_xlabel(f"{unit_of(decision.objective)}, lower is better")
+    axes.set_xlabel(f"{objective_unit(decision.objective)}, lower is better")
     return figure
 
 

@@ -230,7 +230,7 @@ def _targets_table(facts: Facts) -> Table:
 
 def curves_section(facts: Facts) -> Section | None:
     """None when the law reads no scale."""
-    curves = curves_of(facts.fitted, facts.decision, facts.objective, facts.runs)
+    curves = curves_of(facts.laws, facts.decision, facts.objective, facts.runs)
     if curves is None:
         return None
     seen = {}

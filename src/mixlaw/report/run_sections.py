@@ -69,13 +69,13 @@ def _num_mixtures(runs) -> int:
 
 def _predicted_at(facts: Facts, swarm: Swarm) -> float | None:
     """Objective that the law expects of the recommended mixture at the swarm's scale."""
-    fitted = facts.fitted
+    fitted = facts.laws
     for axis in ("num_params", "train_tokens"):
         if axis in fitted.needs and getattr(swarm, axis) is None:
             return None
     weights = facts.decision.recommended.array(fitted.domains)[None]
     values = fitted.predict(weights, swarm.num_params, swarm.train_tokens)
-    return float((values @ facts.objective.coefficients(fitted.targets))[0])
+    return float(facts.objective.values(values, fitted.targets)[0])
 
 
 def _swarm_words(facts: Facts, swarm: Swarm) -> str:

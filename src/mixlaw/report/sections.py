@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mixlaw.laws import FittedLaws
+from mixlaw.laws.links import LinkedLaws
 from mixlaw.mixture import Domain
 from mixlaw.optimize import Decision, Interval, Objective
 from mixlaw.report import figures
@@ -21,6 +22,7 @@ from mixlaw.report.words import (
     interval,
     listing,
     number_of,
+    objective_unit,
     percent,
     plain,
     scale_words,
@@ -51,6 +53,7 @@ class Facts:
     study: Study
     runs: RunTable
     fitted: FittedLaws
+    laws: FittedLaws | LinkedLaws
     decision: Decision
     verification: Verification | None
     domains: tuple[Domain, ...]
@@ -64,29 +67,31 @@ class Facts:
             study=study,
             runs=runs,
             fitted=study.fit(),
+            laws=study.forecaster(),
             decision=decision,
             verification=study.verification(),
             domains=tuple(study.domains()),
-            noise=noise_for(runs, study.objective, decision),
-            swarm=usable(runs, study.objective),
+            noise=noise_for(runs, decision.objective, decision),
+            swarm=usable(runs, decision.objective),
         )
 
     @property
     def objective(self) -> Objective:
-        return self.study.objective
+        return self.decision.objective
 
     @property
     def unit(self) -> str:
-        return unit_of(self.decision.objective)
+        return objective_unit(self.decision.objective)
 
     def drawn_targets(self) -> list[str]:
         """The targets that fit a picture: those of the objective first, then the others."""
-        rest = [t for t in self.fitted.targets if t not in self.decision.objective]
-        return [*self.decision.objective, *rest][:MOST_DRAWN_TARGETS]
+        first = self.objective.targets
+        rest = [t for t in self.decision.forecast.targets if t not in first]
+        return [*first, *rest][:MOST_DRAWN_TARGETS]
 
     def not_drawn(self) -> str:
         """A sentence about targets that are in the tables only, or nothing."""
-        missing = len(self.fitted.targets) - len(self.drawn_targets())
+        missing = len(self.decision.forecast.targets) - len(self.drawn_targets())
         return f" {number_of(missing, 'more target')} in the table only." if missing else ""
 
 
@@ -217,7 +222,7 @@ def forecast_section(facts: Facts) -> Section:
     )
     rows = [["objective", "", *(interval(f.objective) for f in everyone.values())]]
     for target in facts.fitted.targets:
-        weight = decision.objective.get(target)
+        weight = decision.objective.shares.get(target)
         found = [interval(f.targets[target]) for f in everyone.values()]
         rows.append([names[target], f"{weight:.2g}" if weight else "-", *found])
     columns = ["target", "weight", *map(plain, everyone)]

@@ -12,11 +12,11 @@ from mixlaw.report.words import (
     against,
     listing,
     number_of,
+    objective_unit,
     objective_words,
     percent,
     plain,
     scale_words,
-    unit_of,
 )
 from mixlaw.study.verification import RECOMMENDED, Gain, Verification
 
@@ -151,7 +151,7 @@ def _judge(verification: Verification, noise: Noise | None) -> tuple[str, str]:
 
 
 def _tiles(decision: Decision, verification: Verification | None) -> tuple[Tile, ...]:
-    found, unit = decision.forecast.objective, unit_of(decision.objective)
+    found, unit = decision.forecast.objective, objective_unit(decision.objective)
     width = f"± {found.half_width:.3f}" if np.isfinite(found.half_width) else "± unknown"
     tiles = []
     if verification is None:

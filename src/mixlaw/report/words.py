@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mixlaw.optimize.decision import Interval
-from mixlaw.runs import UNITS
+from mixlaw.optimize.objective import WORST, Objective
+from mixlaw.runs import UNITS, higher_is_better
 
 EQUAL_WEIGHTS = 1e-9
 
@@ -102,18 +103,32 @@ def target_names(targets: Sequence[str]) -> dict[str, str]:
     return {t: plain(t.partition("/")[2] if bare else t) for t in targets}
 
 
-def objective_words(weights: Mapping[str, float]) -> str:
-    """ "the mean of docs and cython" with the unit."""
-    names, unit = target_names(list(weights)), unit_of(weights)
+def objective_unit(objective: Objective) -> str:
+    """What the objective is counted in."""
+    if objective.relative_to is not None:
+        return f"relative change from {plain(objective.relative_to)}"
+    unit = unit_of(objective.targets)
+    return f"minus the {unit}" if any(map(higher_is_better, objective.targets)) else unit
+
+
+def objective_words(objective: Objective) -> str:
+    """ "the mean loss on docs and cython" with the unit."""
+    weights = objective.weights
+    members = {name: f"the family {plain(name)}" for name in objective.families}
+    names = {**target_names([n for n in weights if n not in members]), **members}
+    kinds = set(map(higher_is_better, objective.targets))
+    kind = "loss" if kinds == {False} else "score" if kinds == {True} else "value"
+    if objective.relative_to is not None:
+        kind = f"change of the {kind}"
+    equal = max(weights.values()) - min(weights.values()) < EQUAL_WEIGHTS
+    parts = (n if equal else f"{n} ({percent(weights[t])})" for t, n in names.items())
     if len(weights) == 1:
-        what = f"the loss on {next(iter(names.values()))}"
-    elif max(weights.values()) - min(weights.values()) < EQUAL_WEIGHTS:
-        what = f"the mean loss on {listing(names.values())}"
+        what = f"the {kind} on {next(iter(names.values()))}"
+    elif objective.over == WORST:
+        what = f"the worst {kind} of {listing(parts)}"
     else:
-        what = "the weighted mean loss on " + listing(
-            f"{name} ({percent(weights[target])})" for target, name in names.items()
-        )
-    return f"{what} ({unit}, lower is better)"
+        what = f"the {'' if equal else 'weighted '}mean {kind} on {listing(parts)}"
+    return f"{what} ({objective_unit(objective)}, lower is better)"
 
 
 def against(gain: float, name: str, digits: int = 3) -> str:

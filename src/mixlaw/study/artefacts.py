@@ -12,7 +12,7 @@ from mixlaw.errors import StudyError
 from mixlaw.files import digest, read_json, write_json
 
 DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
-VERIFICATION, REPORT = "verification.json", "report.html"
+PARETO, VERIFICATION, REPORT = "pareto.json", "verification.json", "report.html"
 
 
 @dataclass(frozen=True)

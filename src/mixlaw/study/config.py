@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,34 +10,26 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from mixlaw.errors import MixlawError, StudyError
-from mixlaw.mixture import Constraints
+from mixlaw.mixture import Mixture
+from mixlaw.study.decision_config import (
+    AnObjective,
+    ConstraintsConfig,
+    OptimizeConfig,
+    PlanConfig,
+    Shares,
+    TargetConfig,
+)
+from mixlaw.study.section import Count, Positive, Section, Share
 from mixlaw.train.recipe import HEAD_WIDTH, non_embedding_params
 
 LEARNING_RATE_TIMES_WIDTH = 0.32
 """Peak rate = 0.32 / width: .010 at 32 to .0025 at 128, tuned on 20 k to 1.2 M parameters."""
-
-
-def _whole(value: Any) -> Any:
-    # YAML reads 2e9 as a string and 2.0e9 as a float; both mean a count of tokens.
-    if isinstance(value, str):
-        try:
-            value = float(value.replace("_", ""))
-        except ValueError:
-            return value
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_whole), Field(gt=0)]
 
 
 def _ascending(steps: list[int]) -> list[int]:
@@ -48,22 +39,16 @@ def _ascending(steps: list[int]) -> list[int]:
 
 
 Horizons = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class TokensConfig(_Section):
+class TokensConfig(Section):
     """Ready token files; a domain that is only measured needs no `train`."""
 
     valid: str
     train: str | None = None
 
 
-class DomainConfig(_Section):
+class DomainConfig(Section):
     """Where a domain's text or tokens lie, and how much of it there is."""
 
     paths: list[str] = []
@@ -74,7 +59,7 @@ class DomainConfig(_Section):
     max_bytes: Count | None = None
 
 
-class TokenizerConfig(_Section):
+class TokenizerConfig(Section):
     """`bpe` is trained on the spot, `file` a tokenizer.json, `ids` says that every domain is ready
     token files."""
 
@@ -91,7 +76,7 @@ class TokenizerConfig(_Section):
         return self
 
 
-class SizeConfig(_Section):
+class SizeConfig(Section):
     width: Count
     layers: Count
     learning_rate: Positive | None = None
@@ -111,12 +96,14 @@ class SizeConfig(_Section):
         return self.learning_rate or LEARNING_RATE_TIMES_WIDTH / self.width
 
 
-class DesignConfig(_Section):
+class DesignConfig(Section):
     """Which mixtures the proxies train on.
 
     `temperature` smooths the natural mixture that the Dirichlet draws are centred on.
     `max_epochs` caps a domain's share so that no proxy repeats its text more often; up to 4 passes
     are nearly as good as new text (Muennighoff et al., arXiv 2305.16264).
+    `match_repetition` cuts each domain's text so that the proxies of the longest horizon repeat it
+    as often as the target run will (Zhou et al., arXiv 2606.07597).
     """
 
     method: str = "maximin"
@@ -126,11 +113,12 @@ class DesignConfig(_Section):
     lower: dict[str, Share] = {}
     upper: dict[str, Share] = {}
     max_epochs: Positive | None = 4.0
+    match_repetition: bool = False
     replicated_mixtures: Annotated[int, Field(ge=0)] = 2
     replicate_seeds: Annotated[int, Field(ge=2)] = 3
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     sizes: list[str] = Field(min_length=1)
     horizon_steps: Horizons
     batch_size: Count = 8
@@ -155,40 +143,20 @@ class TrainingConfig(_Section):
         return self.batch_size * self.sequence_length
 
 
-class ConstraintsConfig(_Section):
-    lower: dict[str, Share] = {}
-    upper: dict[str, Share] = {}
-    max_epochs: Positive | None = None
-
-    def build(self) -> Constraints:
-        return Constraints(self.lower, self.upper, self.max_epochs)
-
-
-class TargetConfig(_Section):
-    """The scale that the decision is for: a size of this study, or a number of parameters."""
-
-    size: str | None = None
-    num_params: Count | None = None
-    train_tokens: Count | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> TargetConfig:
-        if self.size is not None and self.num_params is not None:
-            raise ValueError("give either size or num_params, not both")
-        return self
-
-
-class VerifyConfig(_Section):
+class VerifyConfig(Section):
     horizon_steps: Horizons | None = None
     seeds: Annotated[int, Field(ge=1)] = 2
 
 
-class FitConfig(_Section):
+class FitConfig(Section):
+    """`chance` is the score of guessing, per task (`score/<task>`), for links from losses."""
+
     laws: list[str] | None = None
+    chance: dict[str, Share] = {}
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """One decision: domains, runs (to train, or a table), objective, constraints, target scale."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -201,7 +169,11 @@ class StudyConfig(_Section):
     design: DesignConfig = DesignConfig()
     training: TrainingConfig | None = None
     fit: FitConfig = FitConfig()
-    objective: dict[str, Positive] = Field(min_length=1)
+    objective: AnObjective
+    tradeoffs: dict[str, AnObjective] = {}
+    baselines: dict[str, Shares] = {}
+    optimize: OptimizeConfig = OptimizeConfig()
+    plan: PlanConfig = PlanConfig()
     constraints: ConstraintsConfig = ConstraintsConfig()
     target: TargetConfig = TargetConfig()
     verify: VerifyConfig = VerifyConfig()
@@ -212,6 +184,11 @@ class StudyConfig(_Section):
             self._only_a_table()
         if self.table is None and (not self.domains or self.training is None):
             raise ValueError("give domains, sizes and training, or a table of finished runs")
+        for name, shares in self.baselines.items():
+            try:
+                Mixture(shares)
+            except MixlawError as error:
+                raise ValueError(f"baseline {name!r}: {error}") from error
         both = sorted(set(self.domains) & set(self.validation_only))
         if both:
             raise ValueError(f"{both} stand in both domains and validation_only")
@@ -225,7 +202,22 @@ class StudyConfig(_Section):
                 given = [bool(domain.paths), bool(domain.environment), bool(domain.tokens)]
                 if sum(given) != 1:
                     raise ValueError(f"domain {name!r} needs one of paths, environment, tokens")
+        if self.design.match_repetition:
+            self._target_repetition_is_known()
         return self
+
+    def _target_repetition_is_known(self) -> None:
+        missing = [] if self.target.train_tokens else ["target.train_tokens"]
+        missing += [
+            f"domains.{name}.available_tokens"
+            for name, domain in self.domains.items()
+            if domain.available_tokens is None
+        ]
+        if missing:
+            raise ValueError(
+                "design.match_repetition repeats each domain as the target run will; say how often "
+                f"that is with {missing}, or set match_repetition: false"
+            )
 
     def _only_a_table(self) -> None:
         """A study of finished runs trains nothing: settings of training would do nothing."""

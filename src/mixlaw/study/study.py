@@ -8,8 +8,10 @@ The folder of a study holds
     runs/<run id>/      one finished run each
     checkpoints/        resume state of unfinished stacks
     runs.csv            the table of finished runs
+    asked.json          runs that were asked for
     fit.json            laws, held-out errors
     decision.json       the mixture and its evidence
+    pareto.json         what the objectives cost each other
     verification.json   the larger model trained on it, predicted against observed
     report.html
 """
@@ -17,7 +19,7 @@ The folder of a study holds
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,22 +32,37 @@ from mixlaw.files import digest
 from mixlaw.laws import FittedLaws, fit_laws
 from mixlaw.laws.diagnostics import diagnose
 from mixlaw.laws.findings import Finding
+from mixlaw.laws.links import LinkedLaws
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Decision, Objective, optimize
+from mixlaw.optimize.decide import outside_support
 from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
-from mixlaw.optimize.decision import outside_support
-from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable
+from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
+from mixlaw.optimize.pareto import ParetoFront, pareto
+from mixlaw.plan.proposals import Plan, Proposal
+from mixlaw.plan.question import RunScale
+from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable, higher_is_better
 from mixlaw.study.artefacts import (
     DECISION,
     DESIGN,
     FIT,
+    PARETO,
     REPORT,
     VERIFICATION,
     Artefacts,
     differences,
 )
 from mixlaw.study.config import DomainConfig, StudyConfig, load_config
+from mixlaw.study.deciding import Deciding, baselines, named_targets
+from mixlaw.study.planning import (
+    Planning,
+    read_asked,
+    run_scales,
+    still_pending,
+    told,
+    write_asked,
+)
 from mixlaw.study.training import Training
 from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
 from mixlaw.study.verification import RECOMMENDED, Verification, verify
@@ -54,7 +71,6 @@ if TYPE_CHECKING:
     from mixlaw.corpus import Corpus
     from mixlaw.launch.local import Progress
 
-NATURAL, UNIFORM = "natural", "uniform"
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
 
@@ -94,7 +110,9 @@ class Study:
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.config.objective)
+        """What is minimised. One that is relative to a baseline gets its reference when it is
+        optimised: see `Decision.objective`."""
+        return self.config.objective.build()
 
     @property
     def scale(self) -> Scale:
@@ -181,13 +199,12 @@ class Study:
                 )
         corpus, config = self.corpus(), self.config.design
         limits = Constraints(config.lower, config.upper, config.max_epochs)
-        longest = self._training.settings.horizon_steps[-1] * self._training.recipe.tokens_per_step
         names = [domain.name for domain in corpus.domains]
         mixtures = design(
             names,
             config.mixtures,
             method=config.method,
-            bounds=limits.bounds(corpus.domains, longest),
+            bounds=limits.bounds(self._training.proxy_domains(), self._training.longest_tokens),
             prior=Mixture.natural(self.domains()),
             temperature=config.temperature,
             min_share=config.min_share,
@@ -213,13 +230,95 @@ class Study:
             )
         return RunTable.read(path)
 
+    def ask(self, count: int = 1) -> Plan:
+        """The next runs worth doing, or the advice to stop; `mixlaw.plan.propose`.
+
+        What is asked for is remembered until the table has it, so that asking again, or from
+        several workers, gives other runs. A study that trains adds the runs to its design.
+
+        Raises: StudyError: nothing says what a run may be, or the objective is on scores.
+        """
+        if not self.from_table:
+            return self._ask_swarm(count)
+        runs, asked = self._runs_so_far(), read_asked(self.folder)
+        pending = still_pending(asked, runs)
+        plan = self._planning(runs, pending).plan(count)
+        if not plan.stop:
+            write_asked(self.folder, [*pending, *plan.proposals])
+        return plan
+
+    def _ask_swarm(self, count: int) -> Plan:
+        """As `ask`, from runs that this study trains itself."""
+        specs = self.design()
+        pending = [
+            Proposal(s.mixture, s.num_params, s.horizon_tokens[-1], None, None, "planned")
+            for s in specs
+            if not self.store.has(s)
+        ]
+        plan = self._planning(self._runs_so_far(), pending).plan(count)
+        if not plan.stop:
+            more = [
+                self._training.next_spec(proposal.mixture, proposal.num_params, len(specs) + k)
+                for k, proposal in enumerate(plan.proposals)
+            ]
+            new = [spec for spec in more if spec.run_id not in {s.run_id for s in specs}]
+            basis = self._design_basis()
+            self._artefacts.write(DESIGN, basis, [s.to_dict() for s in (*specs, *new)])
+        return plan
+
+    def tell(
+        self,
+        mixture: Mixture,
+        targets: Mapping[str, float],
+        *,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+        seed: int = 0,
+    ) -> RunTable:
+        """Add a finished run to the study's table.
+
+        Args: targets: "metric/name" -> value.
+        Raises: StudyError: a study that trains its runs itself. RunTableError, MixtureError: what
+            is told makes no sense.
+        """
+        if self.config.table is None:
+            raise StudyError(
+                f"{self.file} trains its runs itself: mixlaw train {self.folder}; only a study of "
+                "a table can be told of others"
+            )
+        runs = told(
+            self._runs_so_far(),
+            mixture,
+            targets,
+            num_params=num_params,
+            train_tokens=train_tokens,
+            seed=seed,
+            domains=[domain.name for domain in self.domains()],
+        )
+        runs.write(self.folder / self.config.table)
+        write_asked(self.folder, still_pending(read_asked(self.folder), runs))
+        return runs
+
+    def _runs_so_far(self) -> RunTable | None:
+        """Finished runs to learn from; None when there are none."""
+        path = self.folder / (self.config.table or "runs.csv")
+        return self._fitted_runs() if path.exists() else None
+
+    def _planning(self, runs: RunTable | None, pending: Sequence[Proposal]) -> Planning:
+        scales, config = run_scales(self.config, runs), self.config
+        size = config.sizes[config.target.size].num_params if config.target.size else None
+        target = RunScale(config.target.num_params or size, config.target.train_tokens)
+        if all(scale == RunScale() for scale in scales):
+            target = RunScale()
+        return Planning(config, self.domains(), runs, scales, target, pending)
+
     def fit(self) -> FittedLaws:
         """Choose a law by cross-validation and fit it to every target."""
 
         def make() -> dict[str, Any]:
             runs = self._fitted_runs()
             also, laws = self._fit_targets(runs), self.config.fit.laws
-            wanted = list(self.config.objective)
+            wanted = [t for t in named_targets(self.config) if not higher_is_better(t)]
             fitted = fit_laws(runs, wanted, also=also, candidates=laws, seed=self.config.seed)
             return fitted.to_dict()
 
@@ -228,9 +327,11 @@ class Study:
     def diagnose(self) -> tuple[Finding, ...]:
         """What speaks against trusting the fit, for the study's objective at its target scale."""
         fitted, scale = self.fit(), self._scale_if_known()
-        return diagnose(
-            fitted, **vars(scale), coefficients=self.objective.coefficients(fitted.targets)
-        )
+        shares = self.objective.shares
+        weights = np.array([shares.get(target, 0.0) for target in fitted.targets])
+        if not weights.any():  # scores only: what their links may start from
+            weights = np.full(len(fitted.targets), 1 / len(fitted.targets))
+        return diagnose(fitted, **vars(scale), coefficients=weights)
 
     def half_widths(self) -> dict[str, tuple[float, float]]:
         """Target -> typical half width of its interval at the largest trained scale and at the
@@ -258,20 +359,20 @@ class Study:
         self, mixtures: Sequence[Mixture], scale: Scale | None = None
     ) -> list[dict[str, tuple[float, float]]]:
         """Forecasts of mixtures: one mapping target -> (value, half width of the interval) each."""
-        fitted, scale = self.fit(), scale or self.scale
-        weights = np.stack([mixture.array(fitted.domains) for mixture in mixtures])
+        laws, scale = self._deciding().forecaster(), scale or self.scale
+        weights = np.stack([mixture.array(laws.domains) for mixture in mixtures])
         at = (scale.num_params, scale.train_tokens)
         available = np.array([float(d.available_tokens or np.inf) for d in self.domains()])
-        values = fitted.predict(weights, *at, available_tokens=available if at[1] else None)
+        values = laws.predict(weights, *at, available_tokens=available if at[1] else None)
         level = self.config.fit.level
         half = np.stack(
-            [fitted.half_width(one, weights, *at, level=level) for one in np.eye(values.shape[1])],
+            [laws.half_width(one, weights, *at, level=level) for one in np.eye(values.shape[1])],
             axis=1,
         )
         return [
             {
                 target: (float(value), float(width))
-                for target, value, width in zip(fitted.targets, *row, strict=True)
+                for target, value, width in zip(laws.targets, *row, strict=True)
             }
             for row in zip(values, half, strict=True)
         ]
@@ -283,26 +384,54 @@ class Study:
 
     def optimize(self) -> Decision:
         """The mixture to train the target scale on, with its evidence."""
-        objective, fitted, scale = self.objective, self.fit(), self.scale
         config = self.config
 
         def make() -> dict[str, Any]:
+            deciding = self._deciding()
+            asked = vars(deciding.question())
             return optimize(
-                fitted,
-                objective,
-                domains=self.domains(),
-                constraints=config.constraints.build(),
-                num_params=scale.num_params,
-                train_tokens=scale.train_tokens,
-                support=self._fitted_runs().done().weights,
-                baselines=self.baselines(),
+                asked.pop("fitted"),
+                asked.pop("objective"),
+                **asked,
+                robust=deciding.robust(),
+                scales=deciding.other_scales(),
                 level=config.fit.level,
                 seed=config.seed,
             ).to_dict()
 
-        return Decision.from_dict(
-            self._artefacts.cached(DECISION, self._decision_basis(fitted), make)
-        )
+        basis = self._decision_basis(self.fit())
+        return Decision.from_dict(self._artefacts.cached(DECISION, basis, make))
+
+    def pareto(self, count: int = 11) -> ParetoFront:
+        """What the study's objective and its trade-offs cost each other.
+
+        Raises: StudyError: the study names no trade-off.
+        """
+        config = self.config
+        if not config.tradeoffs:
+            raise StudyError(
+                f"{self.file} names no trade-off; add for instance "
+                "tradeoffs: {code: {loss/code: 1}} to see what code costs the objective"
+            )
+
+        def make() -> dict[str, Any]:
+            others = {name: other.build() for name, other in config.tradeoffs.items()}
+            objectives = {"objective": self.objective, **others}
+            question = self._deciding().question()
+            return pareto(question, objectives, count=count, seed=config.seed).to_dict()
+
+        basis = self._decision_basis(self.fit()) | {"count": count, "format": PARETO_FORMAT}
+        basis |= {"tradeoffs": {n: other.model_dump() for n, other in config.tradeoffs.items()}}
+        return ParetoFront.from_dict(self._artefacts.cached(PARETO, basis, make))
+
+    def forecaster(self) -> FittedLaws | LinkedLaws:
+        """The laws, with links to the scores that the study names, if it does."""
+        return self._deciding().forecaster()
+
+    def _deciding(self) -> Deciding:
+        scale = self.scale
+        at = (scale.num_params, scale.train_tokens)
+        return Deciding(self.config, self.fit(), self._fitted_runs(), self.domains(), at)
 
     def verify(self, on_progress: Callable[[Progress], None] | None = None) -> Verification:
         """Train the target size on the recommended mixture and the baselines; compare."""
@@ -311,7 +440,7 @@ class Study:
         specs = self._verify_specs(decision)
         self._train(specs, on_progress)
         runs = self._write_table(specs)
-        found = verify(decision, self.objective, runs.select(runs.role == VERIFY))
+        found = verify(decision, runs.select(runs.role == VERIFY))
         basis = self._verification_basis(decision, specs)
         self._artefacts.write(VERIFICATION, basis, found.to_dict())
         return found
@@ -338,7 +467,13 @@ class Study:
                 else d
                 for d in self.corpus().domains
             ]
-        names = self.runs().domains
+        runs = self._runs_so_far()
+        names = runs.domains if runs is not None else tuple(given)
+        if not names:
+            raise StudyError(
+                f"{self.file}: there is no table at {self.config.table} yet; name the domains, for "
+                "instance domains: {web: {}, code: {}}, to ask what to run first"
+            )
         strangers = sorted(set(self.config.domains) - set(names))
         if strangers:
             raise StudyError(
@@ -347,12 +482,9 @@ class Study:
         return [Domain(n, given[n].available_tokens if n in given else None) for n in names]
 
     def baselines(self) -> dict[str, Mixture]:
-        """Mixtures to compare with: uniform, and natural where token counts are known."""
-        domains = self.domains()
-        out = {UNIFORM: Mixture.uniform([domain.name for domain in domains])}
-        if all(domain.available_tokens is not None for domain in domains):
-            out = {NATURAL: Mixture.natural(domains), **out}
-        return out
+        """Mixtures to compare with: natural and UniMax where token counts are known, uniform, and
+        the study's own."""
+        return baselines(self.config, self.domains(), self._scale_if_known().train_tokens)
 
     def status(self) -> dict[str, Any]:
         """What is done and what is next; `steps` maps each step to a line for people, or None."""
@@ -445,7 +577,8 @@ class Study:
 
     def _fit_targets(self, runs: RunTable) -> list[str]:
         """Every target measured in the objective's metrics."""
-        unknown = [t for t in self.config.objective if t not in runs.targets]
+        named = named_targets(self.config)
+        unknown = [t for t in named if t not in runs.targets]
         if unknown:
             near = difflib.get_close_matches(unknown[0], runs.targets, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -453,15 +586,19 @@ class Study:
                 f"{self.file}: the objective names {unknown}, not measured by the runs "
                 f"(they have {list(runs.targets)}){hint}"
             )
-        metrics = {target.partition("/")[0] for target in self.config.objective}
-        return [t for t in runs.targets if t.partition("/")[0] in metrics]
+        losses = [t for t in runs.targets if not higher_is_better(t)]
+        if any(map(higher_is_better, named)):  # a link may start from any loss
+            return losses
+        metrics = {target.partition("/")[0] for target in named}
+        return [t for t in losses if t.partition("/")[0] in metrics]
 
     def _design_basis(self) -> dict[str, Any]:
         """What the runs of the swarm depend on; speed settings do not count."""
         config = self.config.model_dump(include={"seed"})
         config["corpus"] = self.corpus().digest  # of its tokens: edited text counts, too
         config["domains"] = list(self.config.domains)
-        config["design"] = self.config.design.model_dump()
+        config["design"] = self.config.design.model_dump(exclude={"match_repetition"})
+        config["pools"] = self._training.pools(self._training.longest_tokens)  # None: all text
         training = self._training.settings
         config["training"] = training.model_dump(
             exclude={"stack_size", "workers", "checkpoint_steps"}
@@ -475,7 +612,7 @@ class Study:
 
     def _fit_basis(self) -> dict[str, Any]:
         """What fit.json is made from."""
-        metrics = sorted({target.partition("/")[0] for target in self.config.objective})
+        metrics = sorted({t.partition("/")[0] for t in named_targets(self.config)})
         basis = {"runs": digest(self._fitted_runs().rows()), "metrics": metrics}
         basis |= {"format": FIT_FORMAT, "seed": self.config.seed}
         return basis | {"fit": self.config.fit.model_dump()}
@@ -484,7 +621,8 @@ class Study:
         """What decision.json is made from."""
         config = self.config
         basis = {"fit": digest(fitted.to_dict()), "scale": vars(self.scale), "seed": config.seed}
-        basis |= {"objective": config.objective, "constraints": config.constraints.model_dump()}
+        sections = {"objective", "constraints", "baselines", "optimize"}
+        basis |= config.model_dump(include=sections) | {"chance": config.fit.chance}
         basis |= {"format": DECISION_FORMAT, "level": config.fit.level}
         return basis | {"domains": [vars(domain) for domain in self.domains()]}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
-from mixlaw.mixture import Mixture
+from mixlaw.mixture import Domain, Mixture
 from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec, RunStore
 from mixlaw.study.config import StudyConfig, TrainingConfig
 from mixlaw.train.recipe import ModelConfig, Recipe, Size
@@ -61,6 +61,35 @@ class Training:
             stack_size=self.settings.stack_size,
         )
 
+    def pools(self, train_tokens: int) -> dict[str, int] | None:
+        """Tokens of each domain that a run draws from to repeat it as the target run will; None:
+        all of the corpus.
+
+        A verification run stands for the target run: it draws from as much as the target has.
+        Raises: DesignError: this corpus cannot be cut so.
+        """
+        from mixlaw.design.repetition import matched_pools
+
+        if not self.config.design.match_repetition:
+            return None
+        return matched_pools(
+            [Domain(name, given.available_tokens) for name, given in self.config.domains.items()],
+            proxy_tokens=train_tokens,
+            target_tokens=self.config.target.train_tokens,
+            sequence_length=self.recipe.sequence_length,
+            tokens_on_disk={name: r.train_tokens for name, r in self.corpus.records.items()},
+        )
+
+    @property
+    def longest_tokens(self) -> int:
+        """Training tokens of the swarm's longest horizon."""
+        return self.settings.horizon_steps[-1] * self.recipe.tokens_per_step
+
+    def proxy_domains(self) -> list[Domain]:
+        """The trained domains with the tokens that the swarm's runs draw from."""
+        pools = self.pools(self.longest_tokens) or {}
+        return [Domain(d.name, pools.get(d.name, d.available_tokens)) for d in self.corpus.domains]
+
     def swarm_specs(self, mixtures: Sequence[Mixture]) -> list[RunSpec]:
         """Every mixture at every trained size, and more seeds of a few mixtures for the noise."""
         design, seed = self.config.design, self.config.seed
@@ -78,6 +107,14 @@ class Training:
         ]
         horizons = self.settings.horizon_steps
         return [self._spec(*run, size, horizons) for size in self.settings.sizes for run in runs]
+
+    def next_spec(self, mixture: Mixture, num_params: float | None, number: int) -> RunSpec:
+        """A further run of the swarm, at the trained size of so many parameters."""
+        size = next(
+            name for name in self.settings.sizes if self.config.sizes[name].num_params == num_params
+        )
+        label, horizons = f"n{number:02d}", self.settings.horizon_steps
+        return self._spec(mixture, label, SWARM, self.config.seed, size, horizons)
 
     def verify_specs(self, mixtures: Mapping[str, Mixture]) -> list[RunSpec]:
         """Runs of the target scale on named mixtures, several seeds each.
@@ -122,6 +159,7 @@ class Training:
             size=size,
             num_params=chosen.config.num_params,
             horizon_tokens=tuple(h * self.recipe.tokens_per_step for h in horizon_steps),
+            pools=self.pools(horizon_steps[-1] * self.recipe.tokens_per_step),
             seed=seed,
             context=digest(
                 [self.corpus.digest, vars(chosen.config), chosen.learning_rate, decides]

@@ -126,7 +126,7 @@ class Verification:
         )
 
 
-def verify(decision: Decision, objective: Objective, runs: RunTable) -> Verification:
+def verify(decision: Decision, runs: RunTable) -> Verification:
     """Compare a decision with the runs labelled "recommended" and as its baselines.
 
     Args:
@@ -138,7 +138,7 @@ def verify(decision: Decision, objective: Objective, runs: RunTable) -> Verifica
     done = runs.done()
     forecasts = {RECOMMENDED: decision.forecast}
     forecasts |= {name: found.forecast for name, found in decision.baselines.items()}
-    scores = objective_values(done, objective)
+    scores = objective_values(done, decision.objective)
     verified, by_seed = {}, {}
     for name, forecast in forecasts.items():
         rows = done.label == name
@@ -173,7 +173,7 @@ def verify(decision: Decision, objective: Objective, runs: RunTable) -> Verifica
 
 def objective_values(runs: RunTable, objective: Objective) -> np.ndarray:
     """The objective (n,) of each row as observed."""
-    return runs.values @ objective.coefficients(runs.targets)
+    return objective.values(runs.values, runs.targets)
 
 
 def tokens_to_reach(

@@ -22,7 +22,7 @@ Stack = list[RunSpec]
 
 @dataclass(frozen=True)
 class Swarm:
-    """Trains run specs, several of one size and one set of horizons as one stack.
+    """Trains run specs, several of one size, set of horizons and pools as one stack.
 
     Plain data, so that it travels to another process as it is.
 
@@ -49,7 +49,8 @@ class Swarm:
         """
         groups: dict[tuple, Stack] = {}
         for spec in specs:
-            groups.setdefault((spec.size, spec.horizon_tokens), []).append(spec)
+            pools = tuple((spec.pools or {}).items())
+            groups.setdefault((spec.size, spec.horizon_tokens, pools), []).append(spec)
         stacks = []
         for group in groups.values():
             count = max(-(-len(group) // self.stack_size), min(workers, len(group)))
@@ -86,12 +87,13 @@ class Swarm:
         torch.set_num_threads(1)
         size, recipe, corpus = self.sizes[stack[0].size], self.recipe, load_corpus(self.corpus)
         names = [domain.name for domain in corpus.domains]
-        seeds = [spec.seed for spec in stack]
+        seeds, pools = [spec.seed for spec in stack], stack[0].pools
         sampler = BatchSampler(
             [corpus.train_tokens(name) for name in names],
             sequence_length=recipe.sequence_length,
             batch_size=recipe.batch_size,
             seeds=seeds,
+            pools=None if pools is None else [pools[name] for name in names],
         )
         proportions = np.stack([spec.mixture.array(names) for spec in stack])
         checkpoint = self._checkpoint(stack)

@@ -1,0 +1,164 @@
+"""What a study asks to be run next, and what it is told: the face for people with their own
+trainer.
+
+`asked.json` holds every run that was asked for; those that the table has by now are done, the
+others are pending and are not asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixlaw.errors import StudyError
+from mixlaw.files import read_json, write_json
+from mixlaw.mixture import Domain, Mixture
+from mixlaw.plan.proposals import SAME_SHARES, Plan, Proposal, propose
+from mixlaw.plan.question import Question, RunScale
+from mixlaw.runs import RunTable, higher_is_better
+from mixlaw.study.config import StudyConfig
+
+ASKED = "asked.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Planning:
+    """What may be run next in a study.
+
+    Attributes:
+        runs: finished so far, without those for verification; None for none.
+        scales: what a new run may have.
+        pending: asked for and not done.
+    """
+
+    config: StudyConfig
+    domains: Sequence[Domain]
+    runs: RunTable | None
+    scales: Sequence[RunScale]
+    target: RunScale
+    pending: Sequence[Proposal]
+
+    def plan(self, count: int) -> Plan:
+        """Raises: StudyError: an objective on scores, which no plan is made for; and as
+        `propose`."""
+        objective = self.config.objective.build()
+        scores = [target for target in objective.targets if higher_is_better(target)]
+        if scores:
+            raise StudyError(
+                f"runs are planned for losses, and the objective names the scores {scores}; give "
+                "the losses that they follow as the objective of a study of their own"
+            )
+        bounds = self.config.constraints.build().bounds(self.domains, self.target.train_tokens)
+        question = Question(
+            [domain.name for domain in self.domains],
+            objective.shares,
+            bounds,
+            self.scales,
+            self.target if self.target != RunScale() else None,
+            laws=self.config.fit.laws,
+        )
+        return propose(
+            self.runs,
+            question,
+            count,
+            pending=[(asked.mixture, asked.scale) for asked in self.pending],
+            threshold=self.config.plan.threshold,
+            seed=self.config.seed,
+        )
+
+
+def run_scales(config: StudyConfig, runs: RunTable | None) -> list[RunScale]:
+    """What a new run may have: what the study says, else the sizes that it trains at their longest
+    horizon, else the scales of the runs so far.
+
+    Raises: StudyError: nothing tells.
+    """
+    if config.plan.scales:
+        return [RunScale(scale.num_params, scale.train_tokens) for scale in config.plan.scales]
+    if config.training is not None:
+        tokens = config.training.horizon_steps[-1] * config.training.tokens_per_step
+        sizes = [config.sizes[name].num_params for name in config.training.sizes]
+        return [RunScale(float(size), float(tokens)) for size in sizes]
+    if runs is None:
+        return [RunScale()]
+    last: dict[float, float] = {}
+    for size, tokens in zip(runs.num_params.tolist(), runs.train_tokens.tolist(), strict=True):
+        last[size] = max(last.get(size, tokens), tokens)
+    if any(np.isnan([size, tokens]).any() for size, tokens in last.items()):
+        return [RunScale()]
+    return [RunScale(size, tokens) for size, tokens in sorted(last.items())]
+
+
+def read_asked(folder: Path) -> list[Proposal]:
+    """Every run that was asked for. Raises: StudyError: the file is damaged."""
+    path = folder / ASKED
+    if not path.exists():
+        return []
+    try:
+        return [Proposal.from_dict(item) for item in read_json(path)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyError(
+            f"{path} is damaged ({error}); delete it, and runs that are not told yet may be asked "
+            "for again"
+        ) from error
+
+
+def write_asked(folder: Path, asked: Sequence[Proposal]) -> None:
+    write_json(folder / ASKED, [proposal.to_dict() for proposal in asked])
+
+
+def still_pending(asked: Sequence[Proposal], runs: RunTable | None) -> list[Proposal]:
+    """Those that the table does not have; a run told twice answers for two."""
+    if runs is None:
+        return list(asked)
+    left, out = np.ones(len(runs), bool), []
+    for proposal in asked:
+        shares = proposal.mixture.array(runs.domains)
+        here = left & (np.abs(runs.weights - shares) <= SAME_SHARES).all(axis=1)
+        for counts, count in (
+            (runs.num_params, proposal.num_params),
+            (runs.train_tokens, proposal.train_tokens),
+        ):
+            if count is not None:
+                here &= np.abs(counts - count) <= 0.02 * count
+        if here.any():
+            left &= runs.run != runs.run[int(np.argmax(here))]
+        else:
+            out.append(proposal)
+    return out
+
+
+def told(
+    runs: RunTable | None,
+    mixture: Mixture,
+    targets: Mapping[str, float],
+    *,
+    num_params: float | None,
+    train_tokens: float | None,
+    seed: int,
+    domains: Sequence[str],
+) -> RunTable:
+    """The table with one more run.
+
+    Raises: RunTableError, MixtureError: a target or domain that makes no sense.
+    """
+    shares = mixture.array(domains)
+    rows: list[dict[str, Any]] = [] if runs is None else runs.rows()
+    taken = {row["run"] for row in rows}
+    number = next(n for n in range(len(rows), len(rows) * 2 + 2) if f"told{n}" not in taken)
+    rows.append(
+        {
+            "run": f"told{number}",
+            "label": f"told{number}",
+            "seed": seed,
+            "num_params": num_params,
+            "train_tokens": train_tokens,
+            **{f"weight/{name}": share for name, share in zip(domains, shares, strict=True)},
+            **targets,
+        }
+    )
+    return RunTable.from_rows(rows)
