@@ -11,17 +11,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.decide.regret import Draw, Question, across_scales, from_swarm, objectives
-from benchmarks.decide.search import PILE, SLIMPAJAMA, prior_mixture
+from benchmarks.decide.regret import (
+    Draw,
+    Question,
+    across_scales,
+    default_fit,
+    from_swarm,
+    objectives,
+    questions,
+)
+from benchmarks.decide.search import SLIMPAJAMA, prior_mixture
 from benchmarks.laws import tables
 from benchmarks.laws.common import LEVEL, Settings, report
 from benchmarks.laws.scales import SIZES
 from benchmarks.table import markdown
-from mixlaw.laws import FittedLaws, fit_laws
+from mixlaw.laws import FittedLaws
 from mixlaw.laws.regret import RegretBound, probability_better, regret_bound
 
-NUM_PAIRS = 200
-MOST_OBJECTIVES = 8
+MOST_RUNS = 128
+NUM_PAIRS = 120
+MOST_OBJECTIVES = 6
 """Of each kind: single targets and subsets."""
 
 EDGES = np.linspace(0.5, 1, 11)
@@ -74,25 +83,15 @@ class Events:
 
 
 def cases(settings: Settings) -> dict[str, Question]:
-    pile, tasks, dclm = tables.regmix_pile(), tables.slimpajama_tasks(), tables.dclm_swarm()
-    small, scales = tables.slimpajama_122m(), tables.slimpajama_scales()
-    slimpajama = prior_mixture(SLIMPAJAMA, small.runs.domains)
+    tasks, scales = tables.slimpajama_tasks(), tables.slimpajama_scales()
+    prior = prior_mixture(SLIMPAJAMA, scales.domains)
+    center = tasks.runs.weights.mean(axis=0)
+    counts = settings.few((40,))
     return {
-        "regmix_pile": from_swarm(
-            pile, settings.few((24, 32, 64, 128)), prior_mixture(PILE, pile.runs.domains)
-        ),
+        **questions(settings),
+        "dmsl_slimpajama, up to 310M to 680M": across_scales(scales, counts, prior, SIZES["680M"]),
         "slimpajama_tasks": from_swarm(
-            tasks, settings.few((24, 32, 64, 128)), tasks.runs.weights.mean(axis=0)
-        ),
-        "dmsl 122M": from_swarm(small, settings.few((24, 40)), slimpajama),
-        "dmsl up to 310M to 680M": across_scales(
-            scales, settings.few((24, 40)), slimpajama, SIZES["680M"]
-        ),
-        "dmsl up to 310M to 937M": across_scales(
-            scales, settings.few((24, 40)), slimpajama, SIZES["937M"]
-        ),
-        "olmix dclm_swarm": from_swarm(
-            dclm, settings.few((32, 64)), dclm.runs.weights.mean(axis=0)
+            "slimpajama_tasks", tasks, settings.few((24, 32, 64)), center
         ),
     }
 
@@ -223,11 +222,11 @@ def reliability(settings: Settings) -> None:
     """All tables: calibration, bounds, curves."""
     records: dict[tuple[str, int], Record] = {}
     for name, question in cases(settings).items():
-        for num_runs in question.counts:
+        for num_runs in (count for count in question.counts if count <= MOST_RUNS):
             record = records[name, num_runs] = Record()
             for seed, draw in enumerate(question.draws(num_runs, settings)):
-                record.look(fit_laws(draw.train), draw, question.prior, seed)
-    parts = [ABOUT.format(seeds=settings.seeds), summary(records)]
+                record.look(default_fit(draw), draw, question.prior, seed)
+    parts: list[str] = [ABOUT.format(seeds=settings.seeds), summary(records)]
     parts += ["## Bounds on the regret", BOUND_ABOUT, bound_table(records)]
     for name in dict.fromkeys(name for name, _ in records):
         of_table = [record for (table, _), record in records.items() if table == name]

@@ -297,8 +297,8 @@ def test_verify_compares_with_what_was_promised(trained_study):
 @pytest.mark.parametrize(
     ("old", "new", "error", "message"),
     [
-        ("max_epochs: 4", "max_epochs: 0.001", InfeasibleError, "max_epochs = 0.001 caps"),
-        ("max_epochs: 4", "lower: {abc: .6, words: .6}", InfeasibleError, "lower bounds sum"),
+        ("max_epochs: 4", "max_epochs: 0.001", InfeasibleError, r"upper\[\w+\] = 0.0\d+ \(epoch cap\)"),
+        ("max_epochs: 4", "lower: {abc: .6, words: .6}", InfeasibleError, r"conflict: lower\[abc\] = 0.6.*lower\[words\] = 0.6"),
         ("bpb/abc: 1}", "loss/abc: 1}", StudyError, r"mixes the metrics \['bpb', 'loss'\]"),
         ("bpb/abc: 1}", "bpb/abd: 1}", StudyError, "did you mean 'bpb/abc'"),
         ("constraints: {", "fit: {laws: [m9]}\nconstraints: {", FitError, "m9"),

@@ -128,6 +128,11 @@ class LinkedLaws(Intervals):
         return (*self.laws.targets, *self.links)
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Inputs that the laws read."""
+        return self.laws.needs
+
+    @property
     def convex(self) -> bool:
         """A falling link of a convex loss is neither convex nor concave."""
         return False

@@ -5,7 +5,7 @@
 f_k is the law without the mixtures of fold k, z_k standard normal: the first part is the grouped
 jackknife's account of what the law does not know, large where few mixtures were trained, and alike
 for mixtures that resemble each other. The second is what held-out residuals have beyond it: misfit
-and noise, half of it shared with neighbours, half each mixture's own. One factor t a draw gives
+and noise, half of it shared with neighbours, half the mixture's own. One factor t a draw gives
 Student's tails with 5 degrees of freedom.
 
 The parts are needed both. Refits alone know nothing of misfit; residuals alone, drawn anew for each
@@ -35,13 +35,18 @@ from mixlaw.laws.uncertainty import HeldOut, held_out_rows
 FREEDOM = 5
 """Degrees of freedom: held-out errors have heavy tails even after the disagreement of folds."""
 
-RESIDUAL = Kernel(length=0.3, smooth=0.5, same=0.5)
+REACHES = (Kernel(length=0.3), Kernel(length=0.03))
+"""Half of the part that folds do not show is shared with neighbours, half only among mixtures whose
+shares differ by a per cent or two."""
 
 OWN_SHARES = np.geomspace(0.02, 3, 30)
 """Sizes tried for the part that folds do not show, over the root mean square of the residuals."""
 
 ENOUGH_MIXTURES = 200
 """More held-out mixtures than this say no more about one number."""
+
+JITTER = 1e-6
+"""Of a correlation matrix, which mixtures that are all but equal make singular."""
 
 NUM_DRAWS = 1000
 MOST_CANDIDATES = 500
@@ -69,7 +74,7 @@ class ErrorField:
         folds = self.of_folds(weights)
         num_folds, n = folds.shape
         jackknife = np.sqrt((num_folds - 1) / num_folds) * (folds - folds.mean(axis=0))
-        factor = np.linalg.cholesky(_correlations(weights) + 1e-9 * np.eye(n))
+        factor = np.linalg.cholesky(_correlations(weights) + JITTER * np.eye(n))
         field = rng.normal(size=(num_draws, num_folds)) @ jackknife
         field += self.own * rng.normal(size=(num_draws, n)) @ factor.T
         return field * np.sqrt(FREEDOM / rng.chisquare(FREEDOM, num_draws))[:, None]
@@ -99,8 +104,9 @@ def error_field(
     """The errors of `coefficients (T,) @ targets` at a scale.
 
     The part that folds do not show is learned from the mixture split; away from the trained scales
-    it grows to what the scale split found, times `HeldOut.widening`. A level error that all
-    mixtures share is no part of it: it changes no decision.
+    it grows to what the scale split found and no further, since the folds disagree more and more
+    there already (docs/decisions.md). Without a scale split it grows by `HeldOut.widening`. A level
+    error that all mixtures share is no part of it: it changes no decision.
 
     Raises: FitError: the targets that count were never measured together.
     """
@@ -109,8 +115,10 @@ def error_field(
     held_out = fitted.beyond or fitted.within
     distance = held_out.distance(num_params, train_tokens)
     if distance > 0:
-        far = own if fitted.beyond is None else _own(fitted, coefficients, held_out, SCALE_SPLIT)
-        far *= held_out.widening(num_params, train_tokens)
+        if fitted.beyond is None:
+            far = own * held_out.widening(num_params, train_tokens)
+        else:
+            far = _own(fitted, coefficients, held_out, SCALE_SPLIT)
         own += min(1.0, distance) * max(0.0, far - own)
     return ErrorField(
         lambda weights: _by_fold(
@@ -247,7 +255,7 @@ def _variances(folds: np.ndarray) -> np.ndarray:
 def _correlations(weights: np.ndarray) -> np.ndarray:
     """(n, n) of the part that folds do not show."""
     points = Points.at(weights)
-    return RESIDUAL.matrix(points, points)
+    return np.mean([kernel.matrix(points, points) for kernel in REACHES], axis=0)
 
 
 def _differences(weights: np.ndarray) -> np.ndarray:

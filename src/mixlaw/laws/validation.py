@@ -35,7 +35,7 @@ from mixlaw.laws.splits import (
     varying_axes,
 )
 from mixlaw.laws.stacking import fitted_stack, stack_shares, stacked_predictions
-from mixlaw.runs import RunTable
+from mixlaw.runs import RunTable, higher_is_better
 
 STACKED_ERROR = 3.0
 """A candidate enters the stack when its error is within this factor of the best one's."""
@@ -162,7 +162,7 @@ def cross_validate(
 
     Args:
         runs: rows of failed runs are left out.
-        targets: default: all of the table.
+        targets: default: all losses of the table.
         candidates: names from the catalogue, and "stack" for a stack of the others; default: the
             laws of scale when sizes or horizons vary, else the laws of the mixture alone.
         seed: of the folds and of the starting points.
@@ -170,7 +170,7 @@ def cross_validate(
     Raises: FitError: fewer than four mixtures, or an unknown candidate.
     """
     runs = runs.done()
-    targets = tuple(targets or runs.targets)
+    targets = tuple(targets or (t for t in runs.targets if not higher_is_better(t)))
     axes = varying_axes(runs)
     names = candidates or list(DEFAULT_MANY_SCALES if axes else DEFAULT_ONE_SCALE)
     splits = make_splits(runs, folds=folds, seed=seed)

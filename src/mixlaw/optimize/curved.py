@@ -70,19 +70,23 @@ class Distance:
     def _limit(self) -> float:
         return self.at_most**2 if self.measure == L2 else self.at_most
 
+    @property
+    def _divisor(self) -> np.ndarray:
+        return np.maximum(self.other, _LEAST_SHARE)  # p may be 0 where r must be
+
     def value(self, point: np.ndarray) -> float:
         if self.measure == L2:
             return float(((point - self.other) ** 2).sum()) - self._limit
         given = np.maximum(point, _LEAST_SHARE)
         short = point - given  # <= 0
-        terms = point * np.log(given / self.other) + short + short**2 / (2 * given)
+        terms = point * np.log(given / self._divisor) + short + short**2 / (2 * given)
         return float(terms.sum()) - self._limit
 
     def slope(self, point: np.ndarray) -> np.ndarray:
         if self.measure == L2:
             return 2 * (point - self.other)
         given = np.maximum(point, _LEAST_SHARE)
-        return np.log(given / self.other) + point / given
+        return np.log(given / self._divisor) + point / given
 
     def bend(self, point: np.ndarray) -> np.ndarray:
         if self.measure == L2:
@@ -126,12 +130,6 @@ class UniqueTokens:
     def label(self) -> str:
         side = "at most" if self.upper else "at least"
         return f"{side} {self.limit * self.train_tokens:,.0f} unique tokens"
-
-    def cut(self, point: np.ndarray) -> tuple[np.ndarray, float]:
-        """The linear limit, `row (M,) @ r >= least`, that "at least" implies and that is tight at
-        (M,): a domain counts with its share, or with all it has."""
-        fresh = point < self.available
-        return fresh.astype(float), self.limit - float(self.available[~fresh].sum())
 
     def value(self, point: np.ndarray) -> float:
         seen = float(np.minimum(point, self.available).sum())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixlaw.errors import MixtureError, StudyError
+from mixlaw.errors import InfeasibleError, MixtureError, StudyError
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize.curved import without_limit
 from mixlaw.optimize.decision import (
@@ -168,7 +168,7 @@ class _Decider:
         distance = None
         if question.support is not None:
             distance = distance_from_trained(recommended.mixture, self.names, question.support)
-        others = tuple(self._at_other(scale, recommended.mixture) for scale in scales)
+        others, impossible = self._at_others(scales, recommended.mixture)
         return Decision(
             forecast=recommended,
             baselines=comparisons,
@@ -189,7 +189,7 @@ class _Decider:
             num_params=question.num_params,
             train_tokens=question.train_tokens,
             seed=self.seed,
-            warnings=_warnings(solution, active, comparisons, distance),
+            warnings=_warnings(solution, active, comparisons, distance) + impossible,
         )
 
     def _robustly(
@@ -267,6 +267,19 @@ class _Decider:
             for j, name in enumerate(self.names)
         }
 
+    def _at_others(
+        self, scales: Sequence[tuple[float | None, float | None]], recommended: Mixture
+    ) -> tuple[tuple[AtOtherScale, ...], tuple[str, ...]]:
+        """The optima, and a warning for each scale at which no mixture keeps the limits."""
+        found, impossible = [], []
+        for scale in scales:
+            try:
+                found.append(self._at_other(scale, recommended))
+            except InfeasibleError as error:
+                counts = " and ".join(f"{count:.3g}" for count in scale if count)
+                impossible.append(f"at the scale {counts}: {error}")
+        return tuple(found), tuple(impossible)
+
     def _at_other(
         self, scale: tuple[float | None, float | None], recommended: Mixture
     ) -> AtOtherScale:
@@ -321,7 +334,7 @@ def _warnings(
             "the problem is not convex in the mixture: the optimum carries no certificate "
             f"(optima from different starts differ by up to {solution.spread:.3g})"
         )
-    elif solution.gap > 10 * GAP_TOLERANCE * abs(solution.value):
+    elif not solution.converged and solution.gap > 100 * GAP_TOLERANCE * abs(solution.value):
         out.append(f"the solver stopped early: a mixture lower by {solution.gap:.3g} may exist")
     if distance is None:
         out.append("no support guard: the optimum may lie where no mixture was trained")

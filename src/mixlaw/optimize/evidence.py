@@ -27,7 +27,7 @@ def flat_region(
     ends at once are rarely within the tolerance. For a problem that is not convex it is what can be
     reached from the optimum.
     """
-    most = float(problem.objective(best[None])[0]) + tolerance
+    most = float(problem.at(best).parts.max()) + tolerance
     k = len(problem.matrix)
     ends = np.empty((2, len(best)))
     for j, unit in enumerate(np.eye(len(best))):
@@ -51,6 +51,7 @@ def flat_region(
                 starts=best[None],
                 convex=problem.convex,
                 curvature=bend,
+                cut=problem.limits.cut,
             )
             ends[end, j] = found.proportions[j]
     return np.minimum(ends[0], best), np.maximum(ends[1], best)

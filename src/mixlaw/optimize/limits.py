@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import InfeasibleError, MixtureError
-from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.mixture import KL, L2, Constraints, Domain, Mixture
 from mixlaw.optimize.conflict import smallest_conflict
 from mixlaw.optimize.curved import Curved, Distance, UniqueTokens
 from mixlaw.optimize.polytope import SLACK, Polytope
@@ -128,8 +128,9 @@ class Limits:
         """A linear limit that proportions (M,) break together with one that has edges: row (M,)
         and the least that `row @ r` may be; None when they keep all of these."""
         for limit in self.curved:
-            if _has_edges(limit) and limit.value(point) > BROKEN:
-                return limit.cut(point)
+            if _has_edges(limit) and (value := limit.value(point)) > BROKEN:
+                slope = limit.slope(point)
+                return -slope, value - float(slope @ point)
         return None
 
     def guarded(self, support: np.ndarray) -> Limits:
@@ -244,7 +245,7 @@ class Limits:
         return tuple(out)
 
 
-def _has_edges(limit: Curved) -> TypeGuard[UniqueTokens]:
+def _has_edges(limit: Curved) -> bool:
     return isinstance(limit, UniqueTokens) and limit.convex
 
 
@@ -279,7 +280,8 @@ def distance_of(
 ) -> Distance | None:
     """The distance that the constraints speak of, with its limit (0: none).
 
-    Raises: MixtureError: from a mixture that is not known by that name.
+    Raises: MixtureError: from a mixture that is not known by that name, or one without some domain
+        that may be used: the divergence from it is infinite.
     """
     near = constraints.near
     if near is None:
@@ -292,7 +294,17 @@ def distance_of(
                 f"baselines {sorted(mixtures)}"
             )
         name, other = other, mixtures[other]
-    shares = other.array([domain.name for domain in domains])
+    names = [domain.name for domain in domains]
+    shares = other.array(names)
+    most = {**constraints.upper, **constraints.fixed}
+    lacking = [
+        n for n, share in zip(names, shares, strict=True) if share == 0 and most.get(n, 1) > 0
+    ]
+    if near.measure == KL and lacking:
+        raise MixtureError(
+            f"{name} has no share of {lacking}, so the kl distance from it is infinite wherever "
+            f"they are used; give them a share there, fix them at 0, or measure it by {L2!r}"
+        )
     return Distance(shares, name, near.measure, near.at_most or 0.0)
 
 

@@ -20,6 +20,7 @@ from mixlaw.optimize.solve import BROKEN, Solution, Values, minimize_mixture
 from mixlaw.runs import higher_is_better
 
 _STEP = 1e-6
+_MOST_LINES = 50
 _NEAR = 1e-7
 _MOST_NUMBERS = 400_000
 """Curvature comes from differences of slopes while a set of them holds no more numbers than this;
@@ -227,8 +228,11 @@ class Problem:
             raise
 
     def _explain(self, starts: np.ndarray) -> None:
-        """Raise InfeasibleError with the limits that conflict, linear where the worst of the
-        curved ones is broken least."""
+        """Raise InfeasibleError with the limits that conflict.
+
+        A convex limit stands for the lines that touch it: where the worst limit is broken least,
+        then at the nearest mixture that keeps all lines so far, until the lines conflict.
+        """
 
         def worst(point: np.ndarray) -> Values:
             values = self.at(point)
@@ -239,18 +243,48 @@ class Problem:
                 limit_slopes=np.empty((0, len(point))),
             )
 
-        point = minimize_mixture(
-            worst, self.limits.polytope, starts=starts, convex=self.convex
-        ).proportions
-        values = self.at(point)
-        labels = [limit.label for limit in (*self.limits.curved, *self.floors)]
-        lines = [
-            (label, slope, float(slope @ point - value))
-            for label, slope, value in zip(labels, values.limit_slopes, values.limits, strict=True)
+        polytope = self.limits.polytope
+        point = polytope.project(starts[0])
+        if len(self.at(point).limits):
+            found = minimize_mixture(worst, polytope, starts=starts, convex=self.convex)
+            point = found.proportions
+        lines: list[tuple[str, np.ndarray, float]] = []
+        for _ in range(_MOST_LINES):
+            touching = self._lines(point)
+            if not touching:
+                break
+            lines += touching
+            self.limits.explain(*lines)
+            _, rows, most = zip(*touching, strict=True)
+            polytope = polytope.with_rows(np.stack(rows), np.full(len(rows), -np.inf), most)
+            try:
+                point = polytope.project(point)
+            except InfeasibleError:  # they conflict by next to nothing
+                break
+        raise InfeasibleError(conflict_words(self._broken(point)))
+
+    def _lines(self, point: np.ndarray) -> list[tuple[str, np.ndarray, float]]:
+        """Each convex limit and floor as the line that touches it at (M,): label, row (M,), and
+        the most that `row @ r` may be."""
+        out = [
+            (limit.label, slope := limit.slope(point), float(slope @ point) - limit.value(point))
+            for limit in self.limits.curved
+            if limit.convex
         ]
-        self.limits.explain(*lines)
-        short = [label for label, v in zip(labels, values.limits, strict=True) if v > BROKEN]
-        raise InfeasibleError(conflict_words(short))
+        if self.floors and self.convex:
+            values, c = self.at(point), len(self.limits.smooth)
+            rows = zip(
+                self.floors, values.limit_slopes[c:], values.limits[c:].tolist(), strict=True
+            )
+            out += [(floor.label, slope, float(slope @ point) - v) for floor, slope, v in rows]
+        return out
+
+    def _broken(self, point: np.ndarray) -> list[str]:
+        """Labels of the limits and floors that (M,) breaks."""
+        floors = self.at(point).limits[len(self.limits.smooth) :]
+        values = [limit.value(point) for limit in self.limits.curved]
+        limits = zip((*self.limits.curved, *self.floors), [*values, *floors], strict=True)
+        return [limit.label for limit, value in limits if value > BROKEN]
 
     def active(self, point: np.ndarray) -> tuple[ActiveBound, ...]:
         """The bounds, limits and floors that proportions (M,) sit on."""

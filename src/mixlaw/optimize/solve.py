@@ -53,8 +53,7 @@ Cut = Callable[[np.ndarray], tuple[np.ndarray, float] | None]
 which the proportions break; None where they keep all."""
 
 GAP_TOLERANCE = 1e-8
-"""Relative to the value, or to how much it changes over the simplex: a gap below this ends the
-search."""
+"""Relative to the value: a gap below this ends the search."""
 
 BROKEN = 1e-9
 """A curved limit g(r) <= 0 is kept when g(r) is at most this."""
@@ -62,9 +61,9 @@ BROKEN = 1e-9
 _MAX_STEPS = 500
 _ARMIJO = 1e-4  # a step must bring this fraction of what the model promises
 _SHORTEST = 1e-10
-_DEARER = 2.0  # the penalty of a limit over its price
 _DEAREST = 1e6  # how far the penalty may rise
 _BENT = 0.1
+_LEAST_SIZE = 0.1  # of a value near 0, in how much the parts change over the simplex
 _RIDGE = 1e-6  # of the median curvature
 
 
@@ -241,6 +240,7 @@ def _descend(problem: _Problem, point: np.ndarray) -> _State:
     problem.multipliers = None
     model = _Model(problem, values)
     best: _State | None = None
+    blind = math.inf
     for _ in range(_MAX_STEPS):
         values = problem.at(point)
         hessian = model.at(point)
@@ -251,8 +251,11 @@ def _descend(problem: _Problem, point: np.ndarray) -> _State:
         if state.converged:
             break
         trial = _line_search(problem, point, hessian, values, step)
-        if trial is None:  # no progress is left but rounding
-            break
+        if trial is None:
+            # Near the optimum the merit no longer tells a step from rounding, but the gap does.
+            if state.gap > 0.5 * blind:
+                break
+            blind, trial = state.gap, problem.polytope.settle(point + step.direction)
         model.learn(trial - point, _slope(problem.at(trial), step) - _slope(values, step), step)
         point = trial
     assert best is not None
@@ -268,11 +271,12 @@ class _Model:
         # Before any curvature is known: a model whose first step is about a quarter long.
         self.learned, self.measured = 4 * problem.scale * np.eye(m), False
         self.weights, self.prices = np.full(k, 1 / k), np.zeros(c)
+        self.scale = problem.scale
 
     def at(self, point: np.ndarray) -> np.ndarray:
         if self.exact is None:
             return self.learned
-        return _positive(self.exact(point, self.weights, self.prices))
+        return _positive(self.exact(point, self.weights, self.prices), self.scale)
 
     def learn(self, moved: np.ndarray, turned: np.ndarray, step: _Step) -> None:
         """From a step (M,) and the change of the Lagrangian's slope (M,) along it."""
@@ -286,11 +290,12 @@ class _Model:
         self.learned = _bfgs(self.learned, moved, turned)
 
 
-def _positive(hessian: np.ndarray) -> np.ndarray:
-    """The nearest safely positive definite curvature: directions that bend down bend up as much."""
+def _positive(hessian: np.ndarray, scale: float) -> np.ndarray:
+    """The nearest safely positive definite curvature: directions that bend down bend up as much.
+    A linear problem, of slopes about `scale`, gets a little."""
     hessian = (hessian + hessian.T) / 2
     # The median, since a distance bends without bound where a domain has next to nothing.
-    size = max(float(np.median(np.abs(np.diag(hessian)))), 1e-12)
+    size = max(float(np.median(np.abs(np.diag(hessian)))), 0.01 * scale)
     ridge = _RIDGE * size * np.eye(len(hessian))
     try:
         np.linalg.cholesky(hessian + 0.5 * ridge)
@@ -311,7 +316,7 @@ def _judge(problem: _Problem, point: np.ndarray, values: Values, step: _Step) ->
     gap = problem.polytope.gap(point, _slope(values, step), step.row_prices)
     gap += value - float(step.weights @ values.parts) - float(step.prices @ values.limits)
     kept = broken(values)
-    enough = GAP_TOLERANCE * max(abs(value), problem.scale)
+    enough = GAP_TOLERANCE * max(abs(value), _LEAST_SIZE * problem.scale)
     return _State(
         point,
         value,
@@ -333,7 +338,9 @@ def _model_step(
     problem.scale = max(problem.scale, _spread(values))
     step = _programme(problem, point, hessian, values, values, elastic=False)
     if step is not None:
-        problem.penalty = max(problem.penalty, _DEARER * float(step.prices.sum()))
+        price = float(step.prices.sum())
+        if price > 0:  # a penalty far above the price would only shorten the steps
+            problem.penalty = min(max(problem.penalty, 2 * price), 20 * price)
         return step
     enough = max(BROKEN, 0.5 * broken(values))
     while len(values.limits):

@@ -13,6 +13,7 @@ import numpy as np
 from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
 from mixlaw.laws.validation import CrossValidation
 from mixlaw.optimize.decision import Decision, Forecast, Interval
+from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.report.evidence import Curves, Swarm, centred
 from mixlaw.report.style import (
     GRID,
@@ -26,7 +27,7 @@ from mixlaw.report.style import (
     size_look,
     styled,
 )
-from mixlaw.report.words import objective_unit, percent, short, short_count, target_names
+from mixlaw.report.words import forecast_unit, percent, short, short_count, target_names
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 if TYPE_CHECKING:
@@ -95,6 +96,39 @@ def mixture_shares(decision: Decision, trained: np.ndarray | None = None) -> Fig
 
 
 @styled
+def freedom(decision: Decision) -> Figure:
+    """The range of each share among mixtures that are nearly as good."""
+    names = sorted(decision.recommended, key=lambda name: -decision.recommended[name])
+    figure = new_figure(WIDTH, 70 + 30 * len(names))
+    axes = figure.add_subplot()
+    _rows(axes, [short(name) for name in names])
+    for row, name in enumerate(names):
+        low, high = decision.region.ranges[name]
+        axes.barh(row, 100 * (high - low), left=100 * low, height=0.5, color=MUTED, alpha=0.45)
+        _mark(axes, 100 * decision.recommended[name], row, ("recommended", "circle"))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("share of training tokens (%)")
+    return figure
+
+
+@styled
+def pareto_front(front: ParetoFront) -> Figure:
+    """Each objective against the first, one panel a pair; a point is a mixture."""
+    values = np.array(front.values)
+    others = range(1, values.shape[1])
+    figure = new_figure(WIDTH, 300 * len(others))
+    for row, k in enumerate(others):
+        axes = figure.add_subplot(len(others), 1, row + 1)
+        order = np.argsort(values[:, 0])
+        if len(others) == 1:
+            axes.plot(values[order, 0], values[order, k], color=colour("recommended"))
+        _mark(axes, values[:, 0], values[:, k], ("recommended", "circle"))
+        axes.set_xlabel(f"{short(front.objectives[0])}, lower is better")
+        axes.set_ylabel(short(front.objectives[k]))
+    return figure
+
+
+@styled
 def forecast_intervals(
     decision: Decision, targets: Sequence[str], verification: Verification | None = None
 ) -> Figure:
@@ -104,14 +138,15 @@ def forecast_intervals(
     """
     everyone = forecasts(decision)
     looks, names = mixture_look(list(everyone)), target_names(list(decision.forecast.targets))
-    labels = ["objective", *(short(names[target], 18) for target in targets)]
+    rows = [*targets] if decision.objective.relative_to else [None, *targets]
+    labels = [short(names[target], 18) if target else "objective" for target in rows]
     figure = new_figure(WIDTH, 70 + 20 * len(everyone) * len(labels) + 12 * len(labels))
     axes = figure.add_subplot()
     _rows(axes, labels)
     step = 0.8 / len(everyone)
     for k, (name, found) in enumerate(everyone.items()):
         seen = verification.mixtures[name] if verification else None
-        for row, target in enumerate([None, *targets]):
+        for row, target in enumerate(rows):
             y = row + step * (k - (len(everyone) - 1) / 2)
             _interval(axes, y, found.targets[target] if target else found.objective, looks[name])
             if seen is not None:
@@ -120,7 +155,7 @@ def forecast_intervals(
                 _mark(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
     for row in range(1, len(labels)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.8)
-    axes.set_xlabel(f"{objective_unit(decision.objective)}, lower is better")
+    axes.set_xlabel(forecast_unit(decision.objective))
     return figure
 
 

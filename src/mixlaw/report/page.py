@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mixlaw.files import write_text
-from mixlaw.report import fit_sections, run_sections, sections
+from mixlaw.report import fit_sections, freedom_sections, run_sections, sections
 from mixlaw.report.blocks import Picture, kind
 from mixlaw.report.style import PALETTE, matplotlib_context
 from mixlaw.report.verdict import headline
@@ -35,6 +35,8 @@ def render(study: Study) -> str:
     parts = [
         sections.mixture_section(facts),
         sections.forecast_section(facts),
+        freedom_sections.freedom_section(facts),
+        freedom_sections.tradeoffs_section(facts.front),
         sections.verification_section(facts),
         run_sections.runs_section(facts),
         fit_sections.fits_section(facts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,8 @@ from mixlaw.laws import FittedLaws
 from mixlaw.laws.links import LinkedLaws
 from mixlaw.mixture import Domain
 from mixlaw.optimize import Decision, Interval, Objective
+from mixlaw.optimize.limits import CURVED, FLOOR
+from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.report import figures
 from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Stack, Table
 from mixlaw.report.evidence import Noise, noise_for, usable
@@ -41,6 +44,9 @@ BOUND_REASONS = {
     "epoch cap": "the cap on epochs",
     "support": "no trained mixture went further",
     "simplex": "no share can go further",
+    "group": "the study's limit on a group",
+    "limit": "the study's limit",
+    "floor": "the floor of a target",
 }
 WORTH_SAYING = 1e-4
 """A promise of the unguarded law below this is not mentioned."""
@@ -56,6 +62,7 @@ class Facts:
     laws: FittedLaws | LinkedLaws
     decision: Decision
     verification: Verification | None
+    front: ParetoFront | None
     domains: tuple[Domain, ...]
     noise: Noise | None
     swarm: RunTable = field(repr=False)
@@ -70,6 +77,7 @@ class Facts:
             laws=study.forecaster(),
             decision=decision,
             verification=study.verification(),
+            front=study.pareto() if study.config.tradeoffs else None,
             domains=tuple(study.domains()),
             noise=noise_for(runs, decision.objective, decision),
             swarm=usable(runs, decision.objective),
@@ -148,7 +156,7 @@ def _certificate(decision: Decision) -> str:
             "the law can be trusted is below."
         )
     return (
-        f"No certificate: the law {decision.law} is not convex in the mixture; searches from "
+        f"No certificate: what is minimised is not convex in the mixture; searches from "
         f"different starts end within {decision.spread:.1e} of each other."
     )
 
@@ -186,18 +194,30 @@ def _mixture_table(facts: Facts, trained: np.ndarray) -> Table:
     columns = ["domain", RECOMMENDED, *map(plain, baselines), "trained range"]
     columns += ["epochs", "available tokens"] if with_epochs else []
     cap = facts.study.config.constraints.max_epochs
-    note = f"At most {cap:g} epochs of a domain were allowed." if cap else ""
+    note = _cap_words(cap)
     if not with_epochs:
         note += " Epochs are unknown: the study gives no tokens per domain or no training tokens."
     note = " ".join([note, *_bound_words(decision)])
     return Table("Shares of training tokens", columns, rows, note=note.strip())
 
 
+def _cap_words(cap: float | Mapping[str, float] | None) -> str:
+    if not cap:
+        return ""
+    if isinstance(cap, Mapping):
+        each = listing(f"{most:g} of {plain(name)}" for name, most in cap.items())
+        return f"At most these epochs were allowed: {each}."
+    return f"At most {cap:g} epochs of a domain were allowed."
+
+
 def _bound_words(decision: Decision) -> list[str]:
     """One sentence for each kind of bound that the mixture sits on."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for bound in decision.active_bounds:
-        text = f"{plain(bound.domain)} ({percent(bound.bound)})"
+        share = bound.reason not in (CURVED, FLOOR)
+        text = plain(bound.domain)
+        if share or bound.reason == FLOOR:
+            text += f" ({percent(bound.bound) if share else f'{bound.bound:.4g}'})"
         kinds.setdefault((bound.side, bound.reason), []).append(text)
     return [
         f"At the {side} bound, {BOUND_REASONS.get(reason, reason)}: {listing(names)}."
@@ -208,7 +228,8 @@ def _bound_words(decision: Decision) -> list[str]:
 def forecast_section(facts: Facts) -> Section:
     decision, verification = facts.decision, facts.verification
     everyone = figures.forecasts(decision)
-    names = target_names(facts.fitted.targets)
+    targets = list(decision.forecast.targets)
+    names = target_names(targets)
     drawn = facts.drawn_targets()
     figure = figures.forecast_intervals(decision, drawn, verification)
     label = "Dots with intervals: predicted objective and targets for each mixture."
@@ -221,12 +242,12 @@ def forecast_section(facts: Facts) -> Section:
         keys,
     )
     rows = [["objective", "", *(interval(f.objective) for f in everyone.values())]]
-    for target in facts.fitted.targets:
+    for target in targets:
         weight = decision.objective.shares.get(target)
         found = [interval(f.targets[target]) for f in everyone.values()]
         rows.append([names[target], f"{weight:.2g}" if weight else "-", *found])
     columns = ["target", "weight", *map(plain, everyone)]
-    caption = f"Forecasts ({unit_of(facts.fitted.targets)}), {decision.level:.0%} intervals"
+    caption = f"Forecasts ({unit_of(targets)}), {decision.level:.0%} intervals"
     table = Table(caption, columns, rows, strong=frozenset({0}))
     lead = (
         f"At {scale_words(decision.num_params, decision.train_tokens)}. The intervals are about "

@@ -111,6 +111,13 @@ def objective_unit(objective: Objective) -> str:
     return f"minus the {unit}" if any(map(higher_is_better, objective.targets)) else unit
 
 
+def forecast_unit(objective: Objective) -> str:
+    """The axis of forecasts of targets."""
+    scores = set(map(higher_is_better, objective.targets))
+    sense = {True: ", higher is better", False: ", lower is better"}
+    return unit_of(objective.targets) + (sense[scores.pop()] if len(scores) == 1 else "")
+
+
 def objective_words(objective: Objective) -> str:
     """ "the mean loss on docs and cython" with the unit."""
     weights = objective.weights

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -388,8 +388,9 @@ class Study:
 
         def make() -> dict[str, Any]:
             deciding = self._deciding()
-            asked = vars(deciding.question())
-            return optimize(
+            asked = dict(vars(deciding.question()))
+            laws = asked["fitted"]
+            decision = optimize(
                 asked.pop("fitted"),
                 asked.pop("objective"),
                 **asked,
@@ -397,7 +398,13 @@ class Study:
                 scales=deciding.other_scales(),
                 level=config.fit.level,
                 seed=config.seed,
-            ).to_dict()
+            )
+            if isinstance(laws, LinkedLaws):
+                weights = decision.recommended.array(laws.domains)[None]
+                beyond = laws.extrapolations(weights, *deciding.target)
+                known = (*decision.warnings, *laws.warnings)
+                decision = replace(decision, warnings=(*known, *beyond))
+            return decision.to_dict()
 
         basis = self._decision_basis(self.fit())
         return Decision.from_dict(self._artefacts.cached(DECISION, basis, make))
