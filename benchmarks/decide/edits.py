@@ -221,7 +221,7 @@ def _synthetic(truth_kind: str, kind: str, seed: int, boards: Boards) -> None:
         boards.regret.add(way, kind, 1000 * (objective(mixture) - optimum))
 
     last = _decide(old)
-    for each in (RUNS_PER_RATIO // 2, RUNS_PER_RATIO, 2 * RUNS_PER_RATIO):
+    for each in (RUNS_PER_RATIO, 2 * RUNS_PER_RATIO):
         plan = plan_edit(
             old,
             last,
@@ -267,7 +267,7 @@ def _law_of(units: Composition, runs: RunTable) -> FittedLaws:
 
 # --- published tables -------------------------------------------------------------------------
 
-NONE, SOME, AT_RATIO = 1e-6, 0.02, 0.02
+NONE, SOME, AT_RATIO, RARE = 1e-6, 0.02, 0.02, 0.002
 Convert = Callable[[RunTable], RunTable]
 
 
@@ -315,9 +315,10 @@ def _as_it_is(runs: RunTable) -> RunTable:
 
 
 def _play(kind: str, runs: RunTable, rng: np.random.Generator) -> Played:
-    """Raises: ValueError: the pair drawn has too few rows."""
+    """An edit of domains drawn at random among those that are not rare."""
     w, names = runs.weights, runs.domains
-    i, j = rng.permutation(len(names))[:2].tolist()
+    used = np.flatnonzero(w.mean(axis=0) > RARE)
+    i, j = rng.permutation(used)[:2].tolist()
     first, second = names[i], names[j]
     everything = np.ones(len(runs), bool)
     if kind == "add":
@@ -414,7 +415,7 @@ def _published(kind: str, name: str, swarm: Swarm, seed: int, boards: dict[str, 
         predicted = laws.predict(weights, None, None, available_tokens=None).mean(axis=1)
         ranking = spearman(predicted[:, None], observed[:, None])[0]
         boards["spearman"].add(way, kind, ranking)
-        boards["error"].add(way, kind, 1000 * np.abs(predicted - observed).mean())
+        boards["error"].add(way, kind, np.abs(predicted - observed).mean())
         loss = observed[np.argmin(predicted)] - observed.min()
         boards["regret"].add(way, kind, 1000 * loss)
         boards["runs"].add(way, kind, runs)
@@ -453,7 +454,7 @@ def edits(settings: Settings) -> None:
                 _published(kind, name, found[name], seed, scores)
         parts.append(f"## {name}")
         parts.append(scores["spearman"].table("rank correlation with held-out rows", digits=3))
-        parts.append(scores["error"].table("mean absolute error / 1000", digits=1))
+        parts.append(scores["error"].table("mean absolute error", digits=4))
         parts.append(scores["regret"].table("regret / 1000 of the row picked", digits=1))
         parts += [scores["runs"].table("new runs", digits=0), scores["spearman"].notes()]
     body = "\n\n".join(part for part in parts if part)

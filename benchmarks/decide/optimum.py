@@ -211,9 +211,18 @@ class Convex:
         )
 
     def solve(self, **tolerances: float) -> float:
+        """The optimum; NaN where Clarabel fails."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate": what it reached
-            return float(self.problem.solve(solver=cp.CLARABEL, **tolerances))
+            try:
+                return float(self.problem.solve(solver=cp.CLARABEL, **tolerances))
+            except cp.SolverError:
+                return np.nan
+
+    def best(self) -> float:
+        """To tight tolerances, where Clarabel reaches them."""
+        tight = self.solve(**TIGHT)
+        return self.solve() if np.isnan(tight) else tight
 
     def compiled(self) -> None:
         """Compile once, so that the next solve with other weights only fills them in."""
@@ -222,7 +231,7 @@ class Convex:
 
 
 def slsqp(problem: Problem, start: np.ndarray) -> float:
-    """The objective that scipy's SLSQP reaches with the same slopes; inf where it breaks a limit."""
+    """The objective that SLSQP reaches with the same slopes; inf where it breaks a limit."""
     limits, m, k = problem.limits, len(start), len(problem.matrix)
     # Unknowns r and, for the worst of several terms, t >= each of them.
     above = np.zeros(m + (k > 1))
@@ -282,6 +291,7 @@ class Found:
     Attributes:
         above: our objective less Clarabel's, relative to it.
         gaps: our certificates, relative.
+        failed: cases without an optimum of Clarabel, which count for the times only.
         unheld: certificates smaller than the distance to Clarabel's optimum.
         seconds: what was timed -> seconds of each case.
         slsqp_above: SLSQP's objective less the lower of the two, relative.
@@ -289,6 +299,7 @@ class Found:
 
     above: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    failed: int = 0
     unheld: int = 0
     seconds: dict[str, list[float]] = field(default_factory=dict)
     slsqp_above: list[float] = field(default_factory=list)
@@ -328,9 +339,12 @@ def measure(case: Case, found: Found) -> None:
             shortest[name] = min(shortest[name], time.perf_counter() - began)
     for name, seconds in shortest.items():
         found.seconds.setdefault(name, []).append(seconds)
-    ours, best = reached[SOLVED], Convex(case, problem).solve(**TIGHT)
+    ours, best = reached[SOLVED], Convex(case, problem).best()
     assert isinstance(ours, Solution)
     assert ours.gap is not None
+    if np.isnan(best):
+        found.failed += 1
+        return
     size = abs(best)
     found.above.append((ours.value - best) / size)
     found.gaps.append(ours.gap / size)
@@ -394,6 +408,7 @@ def _accuracy(all_found: Mapping[int, Found]) -> str:
             f"{min(f.above):.0e} to {max(f.above):.0e}",
             f"{max(f.gaps):.0e}",
             f"{len(f.above) - f.unheld} of {len(f.above)}",
+            f.failed,
             f"{np.median(f.slsqp_above):.0e}",
             f"{sum(a > 1e-6 for a in f.slsqp_above)} of {len(f.above)}",
         ]
@@ -404,6 +419,7 @@ def _accuracy(all_found: Mapping[int, Found]) -> str:
         "objective less Clarabel's (tolerances 1e-10)",
         "largest certified gap",
         f"certificate holds (to {ORACLE_ERROR:g})",
+        "Clarabel failed",
         "SLSQP above the best, median",
         "SLSQP above by 1e-6 or a limit broken",
     ]

@@ -30,8 +30,7 @@ from benchmarks.laws.tables import Swarm
 from mixlaw.laws import FittedLaws, fit_laws
 from mixlaw.laws.regret import regret_bound
 from mixlaw.mixture import Constraints, Domain
-from mixlaw.optimize.decision import optimize
-from mixlaw.optimize.objective import Objective
+from mixlaw.optimize import Objective, optimize
 from mixlaw.runs import RunTable
 
 KL_WEIGHTS = (0.0, 0.01, 0.05, 0.1)
@@ -313,14 +312,24 @@ def propose(
     for name, mixture in mixtures.items():
         for judge_name, loss in judges.losses(mixture).items():
             boards[judge_name].add(name, column, loss)
-    candidates = contenders(methods.ours, runs.weights)
+    account(boards["bound"], methods.ours, chosen, runs, judges)
+
+
+def account(
+    board: Scoreboard, ours: FittedLaws, chosen: np.ndarray, runs: RunTable, judges: Surrogates
+) -> None:
+    """The regret of our proposal by the judge, and what we say of it: for the expected loss, and
+    for what single runs would measure."""
+    candidates, column = contenders(ours, runs.weights), str(len(runs))
     coefficients = np.full(len(runs.targets), 1 / len(runs.targets))
-    bound = regret_bound(methods.ours, coefficients, chosen=chosen, candidates=candidates)
     losses = judges.law.predict(np.vstack([chosen, candidates])) @ coefficients
-    true = losses[0] - losses.min()
-    figures = {"true": true, "expected": bound.expected, "bound": bound.bound}
-    for name, figure in (figures | {"within": float(true <= bound.bound)}).items():
-        boards["bound"].add(name, column, figure)
+    true = float(losses[0] - losses.min())
+    board.add("true", column, true)
+    for name, noise in (("", False), (", of single runs", True)):
+        found = regret_bound(ours, coefficients, chosen=chosen, candidates=candidates, noise=noise)
+        board.add(f"expected{name}", column, found.expected)
+        board.add(f"bound{name}", column, found.bound)
+        board.add(f"within{name}", column, float(true <= found.bound))
 
 
 def contenders(fitted: FittedLaws, support: np.ndarray) -> np.ndarray:

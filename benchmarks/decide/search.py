@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-
-from mixlaw.optimize.solve import minimize_mixture
+from scipy.optimize import minimize
 
 Objective = Callable[[np.ndarray], np.ndarray]
 
@@ -46,7 +45,7 @@ def divergence(weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
 def olmix_exact(objective: Objective, prior: np.ndarray, kl_weight: float) -> np.ndarray:
     """Olmix's proposal (M,): the minimum of objective + kl_weight KL(r || prior) on the simplex.
 
-    The objective, a sum of exponentials, is convex; our certified solver stands for their cvxpy.
+    The objective, a sum of exponentials, is convex; SLSQP stands for their cvxpy.
 
     Source: github.com/allenai/olmix, fit, proposer "exact".
     """
@@ -60,9 +59,18 @@ def olmix_exact(objective: Objective, prior: np.ndarray, kl_weight: float) -> np
         slope += kl_weight * (np.log(np.maximum(r, LEAST_SHARE) / prior) + 1)
         return float(values[0] + kl_weight * divergence(r[None], prior)[0]), slope
 
-    least, most = np.zeros(num_domains), np.ones(num_domains)
-    found = minimize_mixture(value_and_slope, least, most, starts=prior[None], convex=True)
-    return found.proportions
+    sums_to_one = {"type": "eq", "fun": lambda r: r.sum() - 1, "jac": np.ones_like}
+    found = minimize(
+        value_and_slope,
+        prior,
+        jac=True,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * num_domains,
+        constraints=sums_to_one,
+        options={"maxiter": 300, "ftol": 1e-10},
+    )
+    proposal = np.clip(found.x, 0.0, None)
+    return proposal / proposal.sum()
 
 
 PILE = {

@@ -170,6 +170,17 @@ class TestBound:
         )
         assert often.expected == pytest.approx(once.expected, rel=0.25)
 
+    def test_a_lucky_run_is_no_better_choice(self, fitted, rng):
+        """Without the noise of runs the regret is smaller, and nothing else changes."""
+        weights = rng.dirichlet(np.ones(3), 100)
+        chosen = weights[np.argmin(fitted.predict(weights)[:, 0])]
+        of_runs, on_average = (
+            regret_bound(fitted, ONE, chosen=chosen, candidates=weights, noise=noise)
+            for noise in (True, False)
+        )
+        assert 0 < on_average.expected < of_runs.expected
+        assert on_average.bound < of_runs.bound
+
     def test_a_crowd_in_one_place_is_one_candidate(self, fitted, rng):
         crowd = NEAR + 1e-3 * (rng.dirichlet(np.ones(3), 400) - 1 / 3)
         spread = rng.dirichlet(np.ones(3), 400)

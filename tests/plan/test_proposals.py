@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -27,6 +28,14 @@ SMALL, LARGE = RunScale(1e6, 2e7), RunScale(1e7, 2e8)
 def question(**changes) -> Question:
     given = {"domains": DOMAINS, "objective": OBJECTIVE, "bounds": SIMPLEX, "laws": ["effective"]}
     return Question(**(given | changes))
+
+
+Known = TypeVar("Known")
+
+
+def sure(value: Known | None) -> Known:
+    assert value is not None
+    return value
 
 
 def truth(weights: np.ndarray) -> np.ndarray:
@@ -106,14 +115,14 @@ def test_a_batch_is_conditioned_as_if_one_after_another():
 
 
 def test_the_joint_gain_is_that_of_brute_force():
-    belief, batch = a_belief(), [0, 7]
+    belief, batch = a_belief(seed=2), [0, 7]
     rng = np.random.default_rng(1)
     noisy = belief.covariance[np.ix_(batch, batch)] + np.diag(belief.noise[batch])
     surprises = rng.multivariate_normal(np.zeros(2), noisy, 200_000)
     shifts = surprises @ np.linalg.solve(noisy, belief.covariance[batch, :6])
     expected = belief.mean.min() - (belief.mean + shifts).min(axis=1).mean()
     assert belief.joint_gain(batch) == pytest.approx(expected, rel=0.1)
-    assert belief.joint_gain([0]) == pytest.approx(belief.gains(np.array([0]))[0], rel=0.1)
+    assert belief.joint_gain([0]) == pytest.approx(belief.gains(np.array([0]))[0])
 
 
 def test_expected_regret_is_that_of_brute_force():
@@ -167,7 +176,8 @@ def test_a_far_target_is_doubted_more():
 def test_without_runs_the_plan_is_a_design_at_the_cheapest_scale():
     plan = propose(None, question(scales=[LARGE, SMALL]), 5)
     assert not plan.stop
-    assert plan.recommended is None and plan.expected_regret is None
+    assert plan.recommended is None
+    assert plan.expected_regret is None
     assert {p.scale for p in plan.proposals} == {SMALL}
     assert plan.proposals[0].flops == 6 * 1e6 * 2e7
     weights = np.array([p.mixture.array(DOMAINS) for p in plan.proposals])
@@ -197,7 +207,8 @@ def test_proposals_keep_to_the_bounds():
         plan = propose(runs, question(bounds=(lower, upper)), 6)
         for p in plan.proposals:
             shares = p.mixture.array(DOMAINS)
-            assert np.all(shares >= lower - 1e-9) and np.all(shares <= upper + 1e-9)
+            assert np.all(shares >= lower - 1e-9)
+            assert np.all(shares <= upper + 1e-9)
 
 
 def test_proposals_come_from_the_mixtures_that_can_be_run_and_never_twice():
@@ -211,7 +222,9 @@ def test_proposals_come_from_the_mixtures_that_can_be_run_and_never_twice():
     assert plan.recommended is not None
     assert tuple(np.round(plan.recommended.array(DOMAINS), 9)) in allowed
     done = propose(table(among), question(among=among), 2)
-    assert done.stop and not done.proposals and "nothing is left" in done.reason
+    assert done.stop
+    assert not done.proposals
+    assert "nothing is left" in done.reason
 
 
 def test_a_pending_run_is_not_asked_for_again_and_teaches():
@@ -226,23 +239,23 @@ def test_a_pending_run_is_not_asked_for_again_and_teaches():
     )
     assert second.proposals[0].mixture == first.proposals[1].mixture
     assert second.proposals[0].expected_gain == pytest.approx(first.proposals[1].expected_gain)
-    assert second.expected_regret < first.expected_regret
+    assert sure(second.expected_regret) < sure(first.expected_regret)
 
 
 def test_a_dense_noiseless_swarm_says_stop():
     plan = propose(dirichlet(60), question(), 2, threshold=0.002)
     assert plan.stop
     assert "more runs would not change the decision" in plan.reason
-    assert plan.expected_regret < 0.002
+    assert sure(plan.expected_regret) < 0.002
     best = np.argmin(truth(grid()).mean(axis=1))
-    loss = truth(plan.recommended.array(DOMAINS)[None]).mean()
+    loss = truth(sure(plan.recommended).array(DOMAINS)[None]).mean()
     assert loss - truth(grid())[best].mean() < 0.002
 
 
 def test_few_noisy_runs_say_go_on():
     plan = propose(dirichlet(8, noise=0.05), question(), 4, threshold=1e-4)
     assert not plan.stop
-    assert plan.expected_gain >= max(p.expected_gain for p in plan.proposals) - 1e-4
+    assert sure(plan.expected_gain) > sure(plan.proposals[0].expected_gain)
 
 
 def grid() -> np.ndarray:
@@ -259,8 +272,7 @@ def regret(rows: Callable[[RunTable | None], np.ndarray], last: int, seed: int) 
         weights = np.vstack([weights, new])
         values = np.vstack([values, truth(new) + 0.02 * rng.normal(size=(len(new), 2))])
         runs = table(weights, values)
-    recommended = propose(runs, question(), 1).recommended
-    assert recommended is not None
+    recommended = sure(propose(runs, question(), 1).recommended)
     return float(truth(recommended.array(DOMAINS)[None]).mean() - truth(grid()).mean(1).min())
 
 
@@ -348,4 +360,5 @@ def test_runs_must_answer_the_question():
 
 def test_too_few_runs_for_the_named_law_are_topped_up():
     plan = propose(dirichlet(6), question(laws=["implicit-2"]), 2)
-    assert len(plan.proposals) == 2 and "too few runs for a law" in plan.reason
+    assert len(plan.proposals) == 2
+    assert "too few runs for a law" in plan.reason

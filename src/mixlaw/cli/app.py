@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from mixlaw import __version__
-from mixlaw.cli import show
+from mixlaw.cli import show, show_plans
+from mixlaw.cli.edits import parse_edits
 from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
 from mixlaw.files import write_text
 from mixlaw.mixture import Mixture
@@ -102,11 +103,67 @@ def design(
 ) -> None:
     """Choose the mixtures and sizes of the proxy runs; with --next, of the runs to do next."""
     if following is not None:
-        plan = Study(study).ask(following)
-        _out(plan.to_dict(), as_json, lambda: show.plan(plan))
+        following_runs = Study(study).ask(following)
+        _out(following_runs.to_dict(), as_json, lambda: show_plans.plan(following_runs))
         return
     specs = Study(study).design()
     _out([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
+
+
+@app.command()
+def plan(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY]", help="Folder or YAML file of a study.")
+    ] = None,
+    budget: Annotated[float, typer.Option(help="FLOPs for proxy runs, for instance 1e20.")] = 0.0,
+    num_params: Annotated[
+        float | None, typer.Option(min=1, help="Parameters of the big run, without a study.")
+    ] = None,
+    train_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Its training tokens, without a study.")
+    ] = None,
+    domains: Annotated[
+        int | None, typer.Option(min=2, help="Number of domains, without a study.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a budget buys: how many proxies of which sizes, and how sure they make the decision."""
+    from mixlaw.plan.budget import plan_budget
+    from mixlaw.plan.question import RunScale
+
+    if study is not None:
+        found = Study(study).plan_budget(budget)
+    elif num_params and train_tokens and domains:
+        target = RunScale(num_params, train_tokens)
+        found = plan_budget(budget, num_domains=domains, target=target)
+    else:
+        raise StudyError(
+            "a plan is for a big run: name a study, or give --num-params, --train-tokens and "
+            "--domains"
+        )
+    _out(found.to_dict(), as_json, lambda: show_plans.budget(found))
+
+
+@app.command()
+def edit(
+    study: StudyPath,
+    add: Annotated[list[str] | None, typer.Option(help="name, or name=tokens.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="name.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="web=news:0.3,forums:0.7.")] = None,
+    merge: Annotated[list[str] | None, typer.Option(help="web=news,forums.")] = None,
+    revise: Annotated[list[str] | None, typer.Option(help="name, or name=tokens.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the runs that can be kept, over the new domains.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a change of domains costs: which runs are kept, which are needed, what reuse saves."""
+    opened = Study(study)
+    edits = parse_edits(add or [], remove or [], split or [], merge or [], revise or [])
+    found = opened.plan_edit(edits)
+    if out is not None:
+        opened.carry(edits).runs.write(out)
+    _out(found.to_dict(), as_json, lambda: show_plans.edit(found, out))
 
 
 @app.command()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mixlaw.laws import CrossValidation, FittedLaws
     from mixlaw.optimize import Decision
     from mixlaw.optimize.pareto import ParetoFront
-    from mixlaw.plan.proposals import Plan
     from mixlaw.study import Study
     from mixlaw.study.verification import Verification
 
@@ -45,7 +44,7 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
     if title:
         out.print(f"[italic]{_plain(title)}[/]", soft_wrap=True)
     table = Table(header_style="bold", box=None)
@@ -85,7 +84,7 @@ def swarm_progress() -> Iterator[Callable[[SwarmProgress], None]]:
 
 def status(found: dict[str, Any]) -> None:
     rows = [(step, line or "-") for step, line in found["steps"].items()]
-    _table(["step", "state"], rows, title=found["folder"])
+    table(["step", "state"], rows, title=found["folder"])
     if found["runs"]["planned"]:
         line("{done} of {planned} runs finished, {failed} failed".format(**found["runs"]))
     following = found["next"]
@@ -96,17 +95,17 @@ def design(specs: Sequence[RunSpec]) -> None:
     first = {spec.label: spec.mixture for spec in specs}
     names = list(next(iter(first.values())))
     rows = [[label, *(f"{m[name]:.3f}" for name in names)] for label, m in first.items()]
-    _table(["mixture", *names], rows)
+    table(["mixture", *names], rows)
     sizes = list(dict.fromkeys(spec.size for spec in specs))
     extra = sum(spec.role == "replicate" for spec in specs)
     line(f"{len(first)} mixtures at {', '.join(sizes)}: {len(specs)} runs, {extra} of them")
     line("replicates with another seed, so that the noise is known")
 
 
-def runs(table: RunTable) -> None:
+def runs(found: RunTable) -> None:
     """Loss range per size at the longest horizon."""
     rows = []
-    done = table.done()
+    done = found.done()
     for num_params in np.unique(done.num_params):
         at_size = done.select(done.num_params == num_params)
         last = at_size.select(at_size.train_tokens == at_size.train_tokens.max())
@@ -114,8 +113,8 @@ def runs(table: RunTable) -> None:
             if target.startswith("bpb/") or not any(t.startswith("bpb/") for t in last.targets):
                 low, high = last.values[:, t].min(), last.values[:, t].max()
                 rows.append([f"{num_params:,.0f}", target, f"{low:.3f}", f"{high:.3f}"])
-    _table(["parameters", "target", "best mixture", "worst mixture"], rows)
-    failed = sorted(set(table.label[table.status == FAILED]))
+    table(["parameters", "target", "best mixture", "worst mixture"], rows)
+    failed = sorted(set(found.label[found.status == FAILED]))
     if failed:
         line(f"failed, kept and left out of every fit: {', '.join(failed)}")
 
@@ -133,7 +132,7 @@ def corpus(summary: dict[str, Any]) -> None:
         for d in summary["domains"]
     ]
     columns = ["domain", "documents", "training tokens", "natural share", "validation tokens"]
-    _table([*columns, "duplicates (exact + near)"], rows)
+    table([*columns, "duplicates (exact + near)"], rows)
     line(f"tokenizer {summary['tokenizer']}, {summary['vocab_size']:,} ids")
 
 
@@ -156,7 +155,7 @@ def fit(study: Study) -> None:
     for finding in findings:
         out.print(f"[yellow]{finding.kind}:[/] {_plain(finding.text)}", soft_wrap=True)
     told = {finding.text for finding in findings}
-    _warnings([text for text in fitted.warnings if text not in told])
+    notes([text for text in fitted.warnings if text not in told])
 
 
 SPLITS = {"scale": "new scale", "mixture": "new mixtures"}
@@ -181,7 +180,7 @@ def _candidates(validation: CrossValidation, chosen: str) -> None:
         rows.append(row)
     columns = [text for split in splits for text in (SPLITS[split], "rank corr.")]
     of_mean = validation.scores[chosen][deciding].mae_of_mean.mean()
-    _table(["law (* chosen)", *columns, "abs. error"], rows, title="squared error, held out")
+    table(["law (* chosen)", *columns, "abs. error"], rows, title="squared error, held out")
     decides = f"; {SPLITS[deciding]} decide" + ("s" if deciding == "scale" else "")
     line(
         "squared error: as a share of that of predicting the mean, over targets (0 perfect, 1 "
@@ -215,7 +214,7 @@ def _by_target(
         rows.append([*row, f"{overall[target]:.4f}" if known else "-"])
     columns = ["target", "abs. error", "the mean's", "ratio", "rank corr.", f"{level:.0%} here"]
     columns += ["at target", "seed noise"] if far else ["seed noise"]
-    _table(columns, rows, title=f"\n{fitted.law}: new mixtures at the trained scales")
+    table(columns, rows, title=f"\n{fitted.law}: new mixtures at the trained scales")
     if len(ratio) > MOST_TARGETS:
         line(f"the {MOST_TARGETS} worst of {len(ratio)} targets; --json has all")
 
@@ -234,11 +233,11 @@ def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
         ]
         for target in targets
     ]
-    _table(["target", *names], rows, title=_scale_text(**data["scale"], level=data["level"]))
+    table(["target", *names], rows, title=_scale_text(**data["scale"], level=data["level"]))
     for name, forecast in zip(names, data["forecasts"], strict=True):
         if forecast["extrapolates"]:
             outside = "; ".join(forecast["extrapolates"])
-            _warnings([f"{name} lies outside the trained range ({outside}): a guess"])
+            notes([f"{name} lies outside the trained range ({outside}): a guess"])
 
 
 def decision(found: Decision) -> None:
@@ -249,7 +248,7 @@ def decision(found: Decision) -> None:
         [domain, *(f"{forecast.mixture.get(domain, 0.0):.3f}" for forecast in everyone.values())]
         for domain in names
     ]
-    _table(["share", *everyone], rows)
+    table(["share", *everyone], rows)
     rows = [["objective", *(_interval(f.objective) for f in everyone.values())]]
     rows += [
         [f"  {target} ({found.objective.shares.get(target, 0):.2g})"]
@@ -257,7 +256,7 @@ def decision(found: Decision) -> None:
         for target in found.forecast.targets
     ]
     title = _scale_text(found.num_params, found.train_tokens, found.level)
-    _table(["forecast (weight)", *everyone], rows, title=title)
+    table(["forecast (weight)", *everyone], rows, title=title)
     _freedom(found)
     _other_scales(found)
     for name, comparison in found.baselines.items():
@@ -268,7 +267,7 @@ def decision(found: Decision) -> None:
     if found.gap is not None:
         line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
     else:
-        line(f"no certificate: {found.law} is not convex; starts agree within {found.spread:.1e}")
+        line(f"no certificate: the problem is not convex; starts agree within {found.spread:.1e}")
     if found.robust is not None:
         over = found.robust.over
         what = f"{over:.0%} quantile" if isinstance(over, float) else over
@@ -277,7 +276,7 @@ def decision(found: Decision) -> None:
         line(f"rounding the shares costs {found.rounding_cost:.1e}")
     for bound in found.active_bounds:
         line(str(bound))
-    _warnings(found.warnings)
+    notes(found.warnings)
 
 
 def _freedom(found: Decision) -> None:
@@ -288,7 +287,7 @@ def _freedom(found: Decision) -> None:
         change = found.sensitivities[domain].objective
         rows.append([domain, f"{share:.3f}", f"{low:.3f} to {high:.3f}", f"{change:+.5f}"])
     title = f"nearly as good: objective within {found.region.tolerance:.2g}"
-    _table(["domain", "recommended", "nearly as good", "one more point"], rows, title=title)
+    table(["domain", "recommended", "nearly as good", "one more point"], rows, title=title)
 
 
 def _other_scales(found: Decision) -> None:
@@ -306,28 +305,7 @@ def _other_scales(found: Decision) -> None:
     ]
     mixtures = [found.recommended, *(scale.mixture for scale in found.scales)]
     rows = [[d, *(f"{m.get(d, 0.0):.3f}" for m in mixtures)] for d in found.recommended]
-    _table(["share", *names], rows, title="the optimum at other scales (parameters x tokens)")
-
-
-def plan(found: Plan) -> None:
-    """The next runs, or the advice to stop."""
-    domains = list(found.proposals[0].mixture) if found.proposals else []
-    rows = [
-        [
-            "" if p.num_params is None else f"{p.num_params:,.0f}",
-            "" if p.train_tokens is None else f"{p.train_tokens:,.0f}",
-            *(f"{p.mixture[d]:.3f}" for d in domains),
-            "" if p.expected_gain is None else f"{p.expected_gain:.2g}",
-        ]
-        for p in found.proposals
-    ]
-    title = "not worth doing" if found.stop else "the next runs"
-    if rows:
-        _table(["parameters", "tokens", *domains, "expected gain"], rows, title=title)
-    if found.expected_regret is not None:
-        line(f"deciding now: expected to be {found.expected_regret:.2g} from the best mixture")
-    line(found.reason)
-    _warnings(found.warnings)
+    table(["share", *names], rows, title="the optimum at other scales (parameters x tokens)")
 
 
 def front(found: ParetoFront) -> None:
@@ -338,7 +316,7 @@ def front(found: ParetoFront) -> None:
         for values, mixture in zip(found.values, found.mixtures, strict=True)
     ]
     title = "no mixture is better in all objectives than one of these"
-    _table([*found.objectives, *domains], rows, title=title)
+    table([*found.objectives, *domains], rows, title=title)
 
 
 def verification(found: Verification) -> None:
@@ -352,7 +330,7 @@ def verification(found: Verification) -> None:
         ]
         for name, verified in found.mixtures.items()
     ]
-    _table(["mixture", "predicted", "observed", "by seed", "in the interval"], rows)
+    table(["mixture", "predicted", "observed", "by seed", "in the interval"], rows)
     for name, gain in found.gains.items():
         text = f"against {name}: gain {gain.mean:.4f} observed, {gain.predicted:.4f} predicted; "
         if gain.tokens_share is None:
@@ -380,6 +358,6 @@ def _scale_text(num_params: float | None, train_tokens: float | None, level: flo
     return f"at {' and '.join(parts) or 'the scale of the runs'}, {level:.0%} intervals"
 
 
-def _warnings(warnings: Sequence[str]) -> None:
+def notes(warnings: Sequence[str]) -> None:
     for warning in dict.fromkeys(warnings):
         out.print(f"[yellow]note:[/] {_plain(warning)}", soft_wrap=True)

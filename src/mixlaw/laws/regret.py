@@ -5,7 +5,7 @@
 f_k is the law without the mixtures of fold k, z_k standard normal: the first part is the grouped
 jackknife's account of what the law does not know, large where few mixtures were trained, and alike
 for mixtures that resemble each other. The second is what held-out residuals have beyond it: misfit
-and noise, half of it shared with neighbours, half the mixture's own. One factor t a draw gives
+and noise, half of it shared with neighbours, half the run's own. One factor t a draw gives
 Student's tails with 5 degrees of freedom.
 
 The parts are needed both. Refits alone know nothing of misfit; residuals alone, drawn anew for each
@@ -35,9 +35,9 @@ from mixlaw.laws.uncertainty import HeldOut, held_out_rows
 FREEDOM = 5
 """Degrees of freedom: held-out errors have heavy tails even after the disagreement of folds."""
 
-REACHES = (Kernel(length=0.3), Kernel(length=0.03))
+SHARED, LONE = Kernel(length=0.3), Kernel(length=0.03)
 """Half of the part that folds do not show is shared with neighbours, half only among mixtures whose
-shares differ by a per cent or two."""
+shares differ by a per cent or two; the second half is taken for the noise of runs."""
 
 OWN_SHARES = np.geomspace(0.02, 3, 30)
 """Sizes tried for the part that folds do not show, over the root mean square of the residuals."""
@@ -69,12 +69,15 @@ class ErrorField:
         spread = (len(folds := self.of_folds(weights)) - 1) * _variances(folds)
         return np.sqrt(spread + self.own**2 * _differences(weights))
 
-    def draws(self, weights: np.ndarray, num_draws: int, rng: np.random.Generator) -> np.ndarray:
-        """(R, n) fields at mixtures (n, M)."""
+    def draws(
+        self, weights: np.ndarray, num_draws: int, rng: np.random.Generator, *, noise: bool = True
+    ) -> np.ndarray:
+        """(R, n) fields at mixtures (n, M), with the noise of runs or without."""
         folds = self.of_folds(weights)
         num_folds, n = folds.shape
         jackknife = np.sqrt((num_folds - 1) / num_folds) * (folds - folds.mean(axis=0))
-        factor = np.linalg.cholesky(_correlations(weights) + JITTER * np.eye(n))
+        covariance = _covariance(weights, noise=noise) + JITTER * np.eye(n)
+        factor = np.linalg.cholesky(covariance)
         field = rng.normal(size=(num_draws, num_folds)) @ jackknife
         field += self.own * rng.normal(size=(num_draws, n)) @ factor.T
         return field * np.sqrt(FREEDOM / rng.chisquare(FREEDOM, num_draws))[:, None]
@@ -161,6 +164,7 @@ def regret_bound(
     candidates: np.ndarray,
     num_params: float | None = None,
     train_tokens: float | None = None,
+    noise: bool = True,
     level: float = LEVEL,
     seed: int = 0,
 ) -> RegretBound:
@@ -171,6 +175,8 @@ def regret_bound(
         candidates: (n, M) what else could have been chosen: runs that are not trained yet, or
             mixtures that fill the allowed region, with the optimum of every fold's law. Only the
             500 with the lowest predictions, in units of their uncertainty, are looked at.
+        noise: whether f is what one run of each candidate would measure; else what it would on
+            average, where a lucky run is no better choice.
         level: of the bound, in (0, 1).
         seed: of the draws.
     Raises: FitError: shapes or level are wrong, or as `error_field`.
@@ -187,7 +193,7 @@ def regret_bound(
     field = error_field(fitted, coefficients, num_params, train_tokens)
     weights = np.vstack([chosen, _contenders(fitted, field, coefficients, candidates)])
     predicted = fitted.predict(weights, num_params, train_tokens) @ coefficients
-    truths = predicted + field.draws(weights, NUM_DRAWS, np.random.default_rng(seed))
+    truths = predicted + field.draws(weights, NUM_DRAWS, np.random.default_rng(seed), noise=noise)
     regrets = truths[:, 0] - truths.min(axis=1)
     return RegretBound(float(regrets.mean()), float(np.quantile(regrets, level)), level)
 
@@ -252,12 +258,13 @@ def _variances(folds: np.ndarray) -> np.ndarray:
     return np.maximum(own[:, None] + own - 2 * products, 0.0)
 
 
-def _correlations(weights: np.ndarray) -> np.ndarray:
-    """(n, n) of the part that folds do not show."""
+def _covariance(weights: np.ndarray, *, noise: bool) -> np.ndarray:
+    """(n, n) of the part that folds do not show, whose variance is one with the noise of runs."""
     points = Points.at(weights)
-    return np.mean([kernel.matrix(points, points) for kernel in REACHES], axis=0)
+    shared = 0.5 * SHARED.matrix(points, points)
+    return shared + 0.5 * LONE.matrix(points, points) if noise else shared
 
 
 def _differences(weights: np.ndarray) -> np.ndarray:
     """(n, n) variances of the difference of each pair, of a field of variance one."""
-    return np.maximum(2 - 2 * _correlations(weights), 0.0)
+    return np.maximum(2 - 2 * _covariance(weights, noise=True), 0.0)

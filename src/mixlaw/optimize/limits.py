@@ -41,6 +41,8 @@ class ActiveBound:
     bound: float
 
     def __str__(self) -> str:
+        if self.reason == CURVED:
+            return f"{self.domain}: reached"
         return f"{self.domain} at its {self.side} bound {self.bound:.4g} ({self.reason})"
 
     def to_dict(self) -> dict[str, Any]:

@@ -163,7 +163,9 @@ class Objective:
             )
         total = math.fsum(self.weights.values())
         scaled = {target: weight / total for target, weight in self.weights.items()}
+        families = {name: tuple(members) for name, members in self.families.items()}
         object.__setattr__(self, "weights", scaled)  # the dataclass is frozen
+        object.__setattr__(self, "families", families)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -256,7 +256,9 @@ class Problem:
             lines += touching
             self.limits.explain(*lines)
             _, rows, most = zip(*touching, strict=True)
-            polytope = polytope.with_rows(np.stack(rows), np.full(len(rows), -np.inf), most)
+            polytope = polytope.with_rows(
+                np.stack(rows), np.full(len(rows), -np.inf), np.array(most)
+            )
             try:
                 point = polytope.project(point)
             except InfeasibleError:  # they conflict by next to nothing

@@ -128,7 +128,7 @@ def minimize_mixture(
         found = cut and cut(solution.proportions)
         if not found:
             return replace(solution, evaluations=evaluations)
-        polytope = polytope.with_rows(*found, np.inf)
+        polytope = polytope.with_rows(found[0], np.array(found[1]), np.array(np.inf))
         starts = np.vstack([solution.proportions, starts])
 
 
@@ -295,7 +295,7 @@ def _positive(hessian: np.ndarray, scale: float) -> np.ndarray:
     A linear problem, of slopes about `scale`, gets a little."""
     hessian = (hessian + hessian.T) / 2
     # The median, since a distance bends without bound where a domain has next to nothing.
-    size = max(float(np.median(np.abs(np.diag(hessian)))), 0.01 * scale)
+    size = max(float(np.sort(np.abs(hessian.diagonal()))[len(hessian) // 2]), 0.01 * scale)
     ridge = _RIDGE * size * np.eye(len(hessian))
     try:
         np.linalg.cholesky(hessian + 0.5 * ridge)
@@ -328,9 +328,7 @@ def _judge(problem: _Problem, point: np.ndarray, values: Values, step: _Step) ->
     )
 
 
-def _model_step(
-    problem: _Problem, point: np.ndarray, hessian: np.ndarray, values: Values
-) -> _Step:
+def _model_step(problem: _Problem, point: np.ndarray, hessian: np.ndarray, values: Values) -> _Step:
     """Minimise the model over the polytope: the largest linearised part, and curvature, with the
     linearised limits kept. Where these conflict, the worst of them is broken at the price of the
     penalty, which rises while that gains little.

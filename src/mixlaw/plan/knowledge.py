@@ -83,16 +83,24 @@ class Belief:
 
     def joint_gain(self, places: Sequence[int]) -> float:
         """By how much runs at all the places together are expected to lower the value of the
-        decision; at least what the best of them does alone, up to sampling error."""
-        slopes, after = [], self
+        decision: exact in what the run of most gain shows, the mean over `NUM_SAMPLES` draws of
+        what the others do."""
+        if not len(places):
+            return 0.0
+        rows, after = [], self
         for place in places:
-            slopes.append(after.slopes(np.array([place]))[0])
+            rows.append(after.slopes(np.array([place]))[0])
             after = after.observed(place)
-        rng = np.random.default_rng(0)
-        half = rng.standard_normal((NUM_SAMPLES // 2, len(slopes)))
-        shifts = np.concatenate([half, -half]) @ np.array(slopes)  # pairs: the mean shift is 0
-        falls = self.mean[self.decision] - (self.mean + shifts).min(axis=1)
-        return float(np.mean(falls))
+        slopes = np.array(rows)
+        alone = expected_falls(self.mean, slopes)
+        if len(slopes) == 1:
+            return float(alone[0])
+        first = int(np.argmax(alone))
+        draws = np.random.default_rng(0).standard_normal((NUM_SAMPLES // 2, len(slopes) - 1))
+        shifts = np.concatenate([draws, -draws]) @ np.delete(slopes, first, axis=0)
+        means = self.mean + shifts
+        falls = expected_falls(means, np.broadcast_to(slopes[first], means.shape))
+        return float(np.mean(self.mean.min() - means.min(axis=1) + falls))
 
 
 def expected_falls(mean: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -103,19 +111,19 @@ def expected_falls(mean: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     slope falls by d adds `d (phi(a) - |a| Phi(-|a|))`.
 
     Args:
-        mean: (n,); slopes: (c, n).
+        mean: (n,) or, one for each row of slopes, (c, n); slopes: (c, n).
     """
     from scipy.special import ndtr  # slow to import
 
-    height = mean - mean.min()
+    height = np.broadcast_to(mean - mean.min(axis=-1, keepdims=True), slopes.shape)
     steepest = slopes.max(axis=1, keepdims=True)
     line = np.argmin(np.where(slopes >= steepest - _FLAT, height, np.inf), axis=1)
     rows, falls = np.arange(len(slopes)), np.zeros(len(slopes))
     while len(rows):
-        now = line[rows]
-        fall = slopes[rows, now][:, None] - slopes[rows]
+        now = rows, line[rows]
+        fall = slopes[now][:, None] - slopes[rows]
         with np.errstate(divide="ignore", invalid="ignore"):
-            crossing = (height - height[now][:, None]) / fall
+            crossing = (height[rows] - height[now][:, None]) / fall
         crossing[fall <= _FLAT] = np.inf
         following = np.argmin(crossing, axis=1)
         at = np.arange(len(rows)), following

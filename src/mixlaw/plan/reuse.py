@@ -36,7 +36,8 @@ EXACT = 1e-6
 """A run is carried exactly when no more than this share of its tokens would stand elsewhere."""
 
 MOVED = 0.5
-"""Runs are moved to a shared mixture, with the law's help, up to this share of their tokens."""
+"""Runs are moved to a shared mixture, with the law's help, up to this share of their tokens. From .1
+to .9 the choice hardly shows."""
 
 RUNS_PER_RATIO = 4
 """New mixtures for each ratio that no old run tells about; more gain little."""

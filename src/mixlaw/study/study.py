@@ -40,8 +40,11 @@ from mixlaw.optimize.decide import outside_support
 from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
 from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront, pareto
+from mixlaw.plan.budget import BudgetPlan, plan_budget
+from mixlaw.plan.edits import Edit, shared_mixtures
 from mixlaw.plan.proposals import Plan, Proposal
 from mixlaw.plan.question import RunScale
+from mixlaw.plan.reuse import MOVED, Carried, EditPlan, carry_runs, plan_edit
 from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable, higher_is_better
 from mixlaw.study.artefacts import (
     DECISION,
@@ -298,6 +301,44 @@ class Study:
         runs.write(self.folder / self.config.table)
         write_asked(self.folder, still_pending(read_asked(self.folder), runs))
         return runs
+
+    def plan_budget(self, flops: float) -> BudgetPlan:
+        """What a budget of FLOPs buys for this study; see `mixlaw.plan.budget`.
+
+        Raises: StudyError: the target scale or that of the proxies is not known.
+        """
+        runs = self._runs_so_far()
+        planning = self._planning(runs, [])
+        known = [scale for scale in planning.scales if scale.flops]
+        return plan_budget(
+            flops,
+            num_domains=len(planning.domains),
+            target=planning.target,
+            scales=known or None,
+            runs=runs if known else None,
+            objective=self.objective.shares if runs is not None and known else None,
+        )
+
+    def plan_edit(self, edits: Sequence[Edit]) -> EditPlan:
+        """What a change of domains makes of the runs and of the decision; `mixlaw.plan.reuse`."""
+        scale = self.scale
+        return plan_edit(
+            self.fit(),
+            self.optimize().recommended,
+            edits,
+            domains=self.domains(),
+            objective=self.objective,
+            num_params=scale.num_params,
+            train_tokens=scale.train_tokens,
+            seed=self.config.seed,
+        )
+
+    def carry(self, edits: Sequence[Edit]) -> Carried:
+        """The runs as runs over the domains after the edits, for the table of the next study."""
+        fitted = self.fit()
+        named = {domain.name: domain for domain in self.domains()}
+        shared = shared_mixtures([named[name] for name in fitted.domains], edits)
+        return carry_runs(fitted.cross_validation.runs, shared, tolerance=MOVED, law=fitted)
 
     def _runs_so_far(self) -> RunTable | None:
         """Finished runs to learn from; None when there are none."""

@@ -1,0 +1,58 @@
+"""Changes of domains as the command line writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixlaw.errors import MixtureError
+from mixlaw.mixture import Domain
+from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split
+
+
+def parse_edits(
+    add: Sequence[str],
+    remove: Sequence[str],
+    split: Sequence[str],
+    merge: Sequence[str],
+    revise: Sequence[str],
+) -> list[Edit]:
+    """Edits from `name[=tokens]`, `name`, `name=part:ratio,part:ratio`, `whole=part,part` and
+    `name[=tokens]`.
+
+    Raises: MixtureError: none given, or text of another form.
+    """
+    edits: list[Edit] = [Add(_domain(text, "--add")) for text in add]
+    edits += [Remove(name) for name in remove]
+    for text in split:
+        name, parts = _sides(text, "--split web=news:0.3,forums:0.7")
+        pairs = [part.partition(":") for part in parts]
+        edits.append(Split(name, {part: _number(ratio, text) for part, _, ratio in pairs}))
+    for text in merge:
+        whole, parts = _sides(text, "--merge web=news,forums")
+        edits.append(Merge(parts, whole))
+    for text in revise:
+        domain = _domain(text, "--revise")
+        edits.append(Revise(domain.name, domain if domain.available_tokens else None))
+    if not edits:
+        raise MixtureError("no edit given; use --add, --remove, --split, --merge or --revise")
+    return edits
+
+
+def _domain(text: str, option: str) -> Domain:
+    name, equals, tokens = text.partition("=")
+    count = int(_number(tokens, f"{option} {text}")) if equals else None
+    return Domain(name.strip(), count)
+
+
+def _sides(text: str, example: str) -> tuple[str, list[str]]:
+    name, equals, parts = text.partition("=")
+    if not equals or not parts:
+        raise MixtureError(f"{text!r} is not of the form {example}")
+    return name.strip(), [part.strip() for part in parts.split(",")]
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise MixtureError(f"{text!r} in {where!r} is no number") from None
