@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlaw.errors import InfeasibleError, MixtureError
-from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.mixture import Constraints, Domain, Group, Mixture, Near
 
 WEB, CODE = Domain("web", 900, found_tokens=9000), Domain("code", 100, found_tokens=1000)
 
@@ -124,3 +124,93 @@ def test_constraints_that_make_no_sense():
         Constraints(upper={"poems": 0.5}).bounds([WEB, CODE])
     with pytest.raises(MixtureError, match="needs available_tokens of 'code'"):
         Constraints(max_epochs=4).bounds([WEB, Domain("code")], train_tokens=1000)
+
+
+def test_fixed_domains_have_no_other_bounds():
+    lower, upper = Constraints(fixed={"web": 0.7}).bounds([WEB, CODE])
+    assert (lower[0], upper[0]) == (0.7, 0.7)
+    with pytest.raises(MixtureError, match="'web' is fixed and has a bound, too"):
+        Constraints(fixed={"web": 0.7}, upper={"web": 0.8})
+    with pytest.raises(MixtureError, match=r"fixed bound of 'web' is 1\.2"):
+        Constraints(fixed={"web": 1.2})
+
+
+def test_epoch_caps_of_single_domains():
+    constraints = Constraints(max_epochs={"code": 3})
+    assert constraints.epoch_cap("code") == 3
+    assert constraints.epoch_cap("web") is None
+    _, upper = constraints.bounds([Domain("web"), CODE], train_tokens=1000)
+    np.testing.assert_allclose(upper, [1, 0.3])
+    with pytest.raises(MixtureError, match="max_epochs of 'code' is -1"):
+        Constraints(max_epochs={"code": -1})
+    with pytest.raises(MixtureError, match=r"unknown domains \['poems'\]"):
+        Constraints(max_epochs={"poems": 1}).bounds([WEB, CODE], 1000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"domains": ("web",), "lower": 0.6, "upper": 0.5}, "limits 0.6 to 0.5"),
+        ({"domains": ("web",), "upper": float("nan")}, "limits 0.0 to nan"),
+        ({"domains": ()}, "no domain"),
+        ({"domains": ("web", "web")}, "named twice"),
+    ],
+)
+def test_groups_that_make_no_sense(arguments, message):
+    with pytest.raises(MixtureError, match=message):
+        Group(**arguments)
+
+
+def test_a_group_of_unknown_domains():
+    constraints = Constraints(groups={"text": Group(("web", "poems"), upper=0.5)})
+    with pytest.raises(MixtureError, match=r"unknown domains \['poems'\]"):
+        constraints.bounds([WEB, CODE])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"measure": "cosine", "at_most": 1.0}, "'cosine' is unknown"),
+        ({}, "or it would do nothing"),
+        ({"at_most": 0.0}, "at_most of the distance is 0"),
+        ({"penalty": float("inf")}, "penalty of the distance is inf"),
+    ],
+)
+def test_distances_that_make_no_sense(arguments, message):
+    with pytest.raises(MixtureError, match=message):
+        Near("natural", **arguments)
+
+
+def test_counts_that_make_no_sense():
+    with pytest.raises(MixtureError, match="min_unique_tokens is -5"):
+        Constraints(min_unique_tokens=-5)
+    with pytest.raises(MixtureError, match="max_unique_tokens is inf"):
+        Constraints(max_unique_tokens=float("inf"))
+    with pytest.raises(MixtureError, match="granularity is 0"):
+        Constraints(granularity=0)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=8).filter(lambda w: sum(w) > 1e-3),
+    st.integers(1, 1000),
+)
+def test_rounding_is_to_the_nearest_multiples(weights, granularity):
+    mixture = Mixture.from_weights({f"d{j}": weight for j, weight in enumerate(weights)})
+    exact = granularity * mixture.array(list(mixture))
+    counts = granularity * mixture.rounded(granularity).array(list(mixture))
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-6)
+    assert round(counts.sum()) == granularity
+    assert np.abs(counts - exact).max() < 1 + 1e-6
+    # Nobody who was rounded down lost more than anybody who was rounded up kept.
+    up = counts > exact + 1e-6
+    if up.any() and not up.all():
+        part = exact - np.floor(exact + 1e-9)
+        assert part[up].min() >= part[~up].max() - 1e-6
+
+
+def test_rounding_of_what_is_a_multiple_already():
+    mixture = Mixture({"a": 0.3, "b": 0.6, "c": 0.1})
+    assert mixture.rounded(10) == mixture
+    assert mixture.rounded(1) == Mixture({"a": 0, "b": 1, "c": 0})
+    with pytest.raises(MixtureError, match="granularity is 0"):
+        mixture.rounded(0)

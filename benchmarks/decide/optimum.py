@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import cvxpy as cp
 import numpy as np
@@ -378,7 +379,7 @@ the weighted mean and the worst of the targets, epoch caps, lower bounds and thr
 groups. One thread; the methods take turns, and the shortest of {REPEATS} times counts. mixlaw's
 side is what `optimize` calls, curvature by differences of slopes included. "Parameters set and
 solved" is cvxpy's best case: a problem compiled before the clock starts. SLSQP has the same
-slopes. cvxpy {cp.__version__}, timed at Clarabel's default tolerances. Ratios are medians
+slopes. cvxpy {version("cvxpy")}, timed at Clarabel's default tolerances. Ratios are medians
 (quartiles) of the other's time over mixlaw's."""
 
 

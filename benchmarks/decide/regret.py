@@ -50,19 +50,21 @@ REGMIX, OLMIX = "RegMix", "Olmix"
 LOWEST, NEAREST = ": lowest forecast", ": nearest to its proposal"
 
 ABOUT = """True objective of the held-out run picked, less that of the best one; columns are the
-number of runs (mixtures) learned from. RegMix: LightGBM, proposal = mean of the best 100 of 100,000
-samples of Dirichlet(prior). Olmix: M4 for each target, exact minimum of the mean plus KL to the
-prior; of the KL weights 0, .01, .05, .1 the one with the lowest regret in each column, so its lines
-are optimistic. Prior: natural shares, on dclm_swarm the mean of the swarm. A pick is the run with
-the lowest forecast, or the run nearest to the proposal. "any run": a run drawn blindly. From up to
-310M to 937M, the peers learn from the last checkpoints at 310M and rely on rank invariance.
+number of runs (mixtures) learned from; above 64 of them, three draws.
+RegMix: LightGBM, proposal = mean of the best 100 of 100,000 samples of Dirichlet(prior).
+Olmix: M4 for each target, exact minimum of the mean plus KL to the prior; of the KL weights
+0, .01, .05, .1 the one with the lowest regret in each column, so its lines are optimistic.
+Prior: natural shares, on dclm_swarm the mean of the swarm. A pick is the run with the lowest
+forecast, or the run nearest to the proposal. "any run": a run drawn blindly. From up to 310M to
+937M, the peers learn from the last checkpoints at 310M and rely on rank invariance.
 """
 
 FREE_ABOUT = """Free proposals, within the simplex (mixlaw: within the range of trained shares),
 for the mean of the targets, judged by surrogates fitted to all 768 runs: a law with a residual
 process (`effective+gp`, of our family) and LightGBM (RegMix's). `optimum of effective+gp itself`:
 the lowest that the first judge gives within the range of all runs. Regrets and bounds: against the
-optima of the law's folds and 300 mixtures between the trained ones."""
+optima of the law's folds and 300 mixtures between the trained ones. `of single runs`: what one
+run of each would measure, noise and all; else the expected loss, as the judge gives it."""
 
 FREE_TITLES = {
     "law": "mean loss by effective+gp",

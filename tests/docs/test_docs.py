@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/tutorial.md", "docs/laws.md"]
+PAGES = ["README.md", "docs/tutorial.md", "docs/laws.md", "docs/deciding.md"]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

@@ -243,8 +243,9 @@ class TestLinkedLaws:
         for scale in ((2e5, 2e6), (8e5, 8e6)):
             mine = across.half_width(np.append(c, 0), new, *scale)
             assert_allclose(mine, across.laws.half_width(c, new, *scale), rtol=1e-9)
-            chance = across.probability_better(0.01, np.append(c, 0), *scale)
-            assert chance == pytest.approx(across.laws.probability_better(0.01, c, *scale))
+            chance = across.probability_better(0.01, np.append(c, 0), new[:2], *scale)
+            own = across.laws.probability_better(0.01, c, new[:2], *scale)
+            assert chance == pytest.approx(own)
 
     def test_score_residuals_are_of_the_whole_chain(self, swarm, one):
         points, observed = Points.of(swarm), swarm.column("score/x")
@@ -275,7 +276,8 @@ class TestLinkedLaws:
         assert 0 < widths[0] < widths[1] < widths[2]
 
     def test_higher_is_better_by_a_negative_coefficient(self, one):
-        gaps = [one.probability_better(gap, -SCORE) for gap in (-1, 0, 0.05, 1)]
+        pair = new_mixtures(2)
+        gaps = [one.probability_better(gap, -SCORE, pair) for gap in (-1, 0, 0.05, 1)]
         assert gaps == sorted(gaps)
         assert gaps[0] < 0.1 < 0.9 < gaps[-1]
 

@@ -46,7 +46,7 @@ class KnownLaw:
     def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
         return np.full(len(weights), 0.1 * float(np.linalg.norm(coefficients)))
 
-    def probability_better(self, gap, coefficients, num_params=None, train_tokens=None):
+    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
         return 0.5 + 0.5 * np.tanh(gap / 0.1)
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlaw.errors import InfeasibleError, MixtureError, StudyError
-from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.mixture import Constraints, Domain, Group, Mixture, Near
 from mixlaw.optimize.decision import Decision, Interval
 from mixlaw.optimize.limits import ActiveBound
-from mixlaw.optimize.objective import Objective
+from mixlaw.optimize.objective import Floor, Objective
 
 
 def test_decision_beats_its_baselines_and_a_fine_grid(lab):
@@ -147,6 +147,60 @@ def test_json_round_trip(lab, guarded):
     decision = lab.decide(support=support)
     text = json.dumps(decision.to_dict(), allow_nan=False)
     assert Decision.from_dict(json.loads(text)) == decision
+
+
+def test_json_round_trip_of_everything_that_can_be_asked(lab):
+    law = lab.KnownLaw()
+    objective = Objective(
+        {"ab": 2.0, "loss/t2": 1.0},
+        families={"ab": ("loss/t0", "loss/t1")},
+        over="worst",
+        relative_to="natural",
+        floors={"loss/t0": Floor("uniform", 0.2), "loss/t1": Floor(9.0)},
+    )
+    constraints = Constraints(
+        groups={"text": Group(("web", "books"), upper=0.7)},
+        near=Near("uniform", at_most=0.5, penalty=0.01),
+        min_unique_tokens=500,
+        granularity=50,
+    )
+    decision = lab.decide(
+        law,
+        objective=objective,
+        constraints=constraints,
+        support=lab.support,
+        scales=[(1e6, 800.0), (1e7, 900.0)],
+    )
+    text = json.dumps(decision.to_dict(), allow_nan=False)
+    again = Decision.from_dict(json.loads(text))
+    assert again == decision
+    assert json.dumps(again.to_dict()) == text
+    assert len(decision.scales) == 2
+    assert decision.rounding_cost is not None
+    assert decision.region.ranges.keys() == set(lab.names)
+    assert decision.sensitivities["web"].targets.keys() == set(law.targets)
+
+
+def test_at_other_scales_caps_move_and_the_recommended_mixture_is_forecast(lab):
+    law = lab.KnownLaw()
+    law.rate[:], law.size[:] = 3, [5, 1, 1, 1]  # web is wanted, 1,000 tokens of it
+    decision = lab.decide(
+        law, constraints=Constraints(max_epochs=1), scales=[(1e6, 2000.0), (1e6, 5000.0)]
+    )
+    assert decision.recommended["web"] > 0.5
+    for scale, most in zip(decision.scales, (0.5, 0.2), strict=True):
+        assert scale.mixture["web"] == pytest.approx(most)
+        expected = law.predict(decision.recommended.array(lab.names)[None], None, None).mean()
+        assert scale.recommended == pytest.approx(expected)
+        assert scale.objective > scale.recommended  # which breaks the cap of that scale
+
+
+def test_sensitivities_show_what_a_cap_costs(lab):
+    law = lab.KnownLaw()
+    law.rate[:], law.size[:] = 3, [5, 1, 1, 1]
+    decision = lab.decide(law, constraints=Constraints(upper={"web": 0.3}))
+    assert decision.sensitivities["web"].objective < -0.001
+    assert all(decision.sensitivities[name].objective > 0 for name in ("books", "wiki"))
 
 
 def test_an_unknown_width_survives_json_and_a_foreign_format_does_not(lab):

@@ -102,7 +102,7 @@ def test_with_runs_the_errors_are_theirs():
 
     clean, noisy = planned(swarm(20, 0.002)), planned(swarm(20, 0.02))
     assert clean.unit == OBJECTIVE
-    assert clean.recommended.half_width < noisy.recommended.half_width
+    assert clean.recommended.expected_regret < noisy.recommended.expected_regret
     assert "20 trained mixtures" in clean.source
 
 
@@ -144,7 +144,7 @@ def test_e_folds_add_up_along_a_ladder():
         ({"runs": swarm(20), "objective": {"loss/x": 1.0}, "num_domains": 5}, "the runs have 4"),
         (
             {"runs": swarm(20, scale=None), "objective": {"loss/x": 1.0}, "num_domains": 4},
-            "have no num_params",
+            "have no num_params or train_tokens",
         ),
     ],
 )

@@ -15,7 +15,8 @@ from mixlaw.laws.points import Points
 from mixlaw.mixture import Mixture
 from mixlaw.plan.beliefs import believe, e_folds_away
 from mixlaw.plan.knowledge import Belief, expected_falls
-from mixlaw.plan.proposals import Plan, fewest_mixtures, propose
+from mixlaw.plan.plans import Plan
+from mixlaw.plan.proposals import fewest_mixtures, propose
 from mixlaw.plan.question import Question, RunScale
 from mixlaw.runs import RunTable
 
@@ -278,7 +279,7 @@ def regret(rows: Callable[[RunTable | None], np.ndarray], last: int, seed: int) 
 
 def test_planned_runs_decide_better_than_random_ones():
     planned, drawn = [], []
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng([seed, 1])
 
         def plan(runs: RunTable | None, seed: int = seed) -> np.ndarray:
@@ -356,6 +357,23 @@ def test_runs_must_answer_the_question():
     constant = table(runs.weights, np.ones((10, 2)))
     with pytest.raises(FitError, match="constant"):
         propose(constant, question(), 1)
+
+
+def test_a_law_of_scale_needs_the_counts_of_the_target():
+    weights = dirichlet(8).weights
+    rows = [
+        row | {"loss/code": row["loss/code"] * scale, "loss/web": row["loss/web"] * scale}
+        for k, scale in enumerate((1.0, 0.9, 0.85))
+        for row in table(weights, scale=RunScale(1e6 * 4**k, 2e7)).rows()
+    ]
+    runs = RunTable.from_rows(rows)
+    laws = ["exponential-chinchilla"]
+    with pytest.raises(StudyError, match=r"reads \['num_params'\], which the one scale lacks"):
+        propose(runs, question(laws=laws), 1)
+    far = RunScale(1e8, 2e7)
+    plan = propose(runs, question(laws=laws, scales=[RunScale(1e6, 2e7), far]), 1, threshold=0.0)
+    assert plan.proposals[0].scale in (RunScale(1e6, 2e7), far)
+    assert sure(plan.expected_regret) >= 0
 
 
 def test_too_few_runs_for_the_named_law_are_topped_up():

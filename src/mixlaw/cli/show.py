@@ -264,6 +264,11 @@ def decision(found: Decision) -> None:
             f"better than {name} by {comparison.gain:.4f}, "
             f"with probability {comparison.probability_better:.2f}"
         )
+    if found.regret is not None:
+        line(
+            f"expected to be {found.regret.expected:.2g} from the best allowed mixture, "
+            f"{found.regret.level:.0%} sure of less than {found.regret.bound:.2g}"
+        )
     if found.gap is not None:
         line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
     else:

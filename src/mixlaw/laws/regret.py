@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import stdtr
@@ -28,9 +29,9 @@ from scipy.special import stdtr
 from mixlaw.errors import FitError
 from mixlaw.laws.gaussian import Kernel
 from mixlaw.laws.points import Points
-from mixlaw.laws.selection import LEVEL, FittedLaws
 from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
-from mixlaw.laws.uncertainty import HeldOut, held_out_rows
+from mixlaw.laws.uncertainty import LEVEL, HeldOut, held_out_rows
+from mixlaw.laws.validation import CrossValidation
 
 FREEDOM = 5
 """Degrees of freedom: held-out errors have heavy tails even after the disagreement of folds."""
@@ -50,6 +51,44 @@ JITTER = 1e-6
 
 NUM_DRAWS = 1000
 MOST_CANDIDATES = 500
+
+
+class Judged(Protocol):
+    """Laws with what their held-out errors say: `FittedLaws` or `LinkedLaws`."""
+
+    @property
+    def law(self) -> str: ...
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    @property
+    def within(self) -> HeldOut: ...
+
+    @property
+    def beyond(self) -> HeldOut | None: ...
+
+    @property
+    def cross_validation(self) -> CrossValidation: ...
+
+    def predict(
+        self,
+        weights: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+    ) -> np.ndarray:
+        """(n, T) of mixtures (n, M)."""
+        ...
+
+    def of_folds(
+        self,
+        coefficients: np.ndarray,
+        weights: np.ndarray,
+        num_params: float | None,
+        train_tokens: float | None,
+    ) -> np.ndarray:
+        """(K, n) of `coefficients (T,) @ targets` by the laws of every fold."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +138,7 @@ class RegretBound:
 
 
 def error_field(
-    fitted: FittedLaws,
+    fitted: Judged,
     coefficients: np.ndarray,
     num_params: float | None = None,
     train_tokens: float | None = None,
@@ -124,15 +163,13 @@ def error_field(
             far = _own(fitted, coefficients, held_out, SCALE_SPLIT)
         own += min(1.0, distance) * max(0.0, far - own)
     return ErrorField(
-        lambda weights: _by_fold(
-            fitted, coefficients, Points.at(weights, num_params, train_tokens)
-        ),
+        lambda weights: fitted.of_folds(coefficients, weights, num_params, train_tokens),
         own,
     )
 
 
 def probability_better(
-    fitted: FittedLaws,
+    fitted: Judged,
     coefficients: np.ndarray,
     weights: np.ndarray,
     num_params: float | None = None,
@@ -152,12 +189,20 @@ def probability_better(
     predicted = fitted.predict(weights, num_params, train_tokens) @ coefficients
     scales = error_field(fitted, coefficients, num_params, train_tokens).scales(weights)
     gaps = predicted - predicted[:, None]  # by how much i is predicted lower
-    ratios = np.divide(gaps, scales, out=np.zeros_like(gaps), where=scales > 0)
-    return stdtr(FREEDOM, ratios)
+    return chance_below(gaps, scales)
+
+
+def chance_below(gaps: np.ndarray | float, scales: np.ndarray | float) -> Any:
+    """Probability that what is predicted lower by `gaps` is lower, with errors of these scales."""
+    gaps, scales = np.broadcast_arrays(np.asarray(gaps, float), np.asarray(scales, float))
+    # Without any error the sign decides, and equal mixtures are a draw.
+    certain = np.where(gaps == 0, 0.0, np.copysign(np.inf, gaps))
+    chances = stdtr(FREEDOM, np.divide(gaps, scales, out=certain, where=scales > 0))
+    return float(chances) if chances.ndim == 0 else chances
 
 
 def regret_bound(
-    fitted: FittedLaws,
+    fitted: Judged,
     coefficients: np.ndarray,
     *,
     chosen: np.ndarray,
@@ -199,7 +244,7 @@ def regret_bound(
 
 
 def _contenders(
-    fitted: FittedLaws, field: ErrorField, coefficients: np.ndarray, candidates: np.ndarray
+    fitted: Judged, field: ErrorField, coefficients: np.ndarray, candidates: np.ndarray
 ) -> np.ndarray:
     """The candidates (at most 500, M) that may be best."""
     if len(candidates) <= MOST_CANDIDATES:
@@ -210,7 +255,7 @@ def _contenders(
     return candidates[np.argsort(hope, kind="stable")[:MOST_CANDIDATES]]
 
 
-def _own(fitted: FittedLaws, coefficients: np.ndarray, held_out: HeldOut, split_name: str) -> float:
+def _own(fitted: Judged, coefficients: np.ndarray, held_out: HeldOut, split_name: str) -> float:
     """Scale of what differences of held-out residuals have beyond the disagreement of folds: its
     posterior mean, flat in the logarithm. Pairs count as the m - 1 independent ones among them."""
     held_out.of_objective(coefficients)  # refuses what was never measured together
@@ -226,7 +271,7 @@ def _own(fitted: FittedLaws, coefficients: np.ndarray, held_out: HeldOut, split_
         for count in (runs.num_params, runs.train_tokens)
     )
     weights = runs.weights[first]
-    folds = _by_fold(fitted, coefficients, Points.at(weights, *at_scale))
+    folds = fitted.of_folds(coefficients, weights, *at_scale)
     jackknife = (len(folds) - 1) * _variances(folds)[pairs]
     residuals = held_out.residuals[np.ix_(known, counts)] @ coefficients[counts]
     errors = residuals[pairs[0]] - residuals[pairs[1]]
@@ -239,15 +284,6 @@ def _own(fitted: FittedLaws, coefficients: np.ndarray, held_out: HeldOut, split_
     fit = np.mean(-0.5 * np.log(variances) - (FREEDOM + 1) / 2 * tails, axis=1) * (len(known) - 1)
     odds = np.exp(fit - fit.max())
     return float(odds @ tried / odds.sum())
-
-
-def _by_fold(fitted: FittedLaws, coefficients: np.ndarray, points: Points) -> np.ndarray:
-    """(K, n) values of `coefficients (T,) @ targets` by the laws of every fold."""
-    counts = np.flatnonzero(coefficients)
-    values = [
-        [laws[fitted.targets[t]].predict(points) for t in counts.tolist()] for laws in fitted.folds
-    ]
-    return np.einsum("ktn,t->kn", np.array(values), coefficients[counts])
 
 
 def _variances(folds: np.ndarray) -> np.ndarray:

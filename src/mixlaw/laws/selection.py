@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from mixlaw.laws.base import Fitted
 from mixlaw.laws.catalogue import CANDIDATES, DEFAULT_ONE_SCALE, load_fitted
 from mixlaw.laws.findings import design_findings, unit_findings
 from mixlaw.laws.fitting import batch_of, observed
+from mixlaw.laws.intervals import Intervals
 from mixlaw.laws.points import AXES, Points
 from mixlaw.laws.residual import SUFFIX
 from mixlaw.laws.scoring import unscorable
@@ -26,105 +26,15 @@ from mixlaw.laws.splits import (
     varying_axes,
 )
 from mixlaw.laws.together import Together
-from mixlaw.laws.uncertainty import HeldOut, enough_for
+from mixlaw.laws.uncertainty import LEVEL, HeldOut, enough_for
 from mixlaw.laws.validation import CrossValidation, cross_validate
 from mixlaw.runs import VERIFY, RunTable, higher_is_better
 
 __all__ = ["CANDIDATES", "FittedLaws", "cross_validate", "fit_laws"]
 
 FORMAT_VERSION = 5
-LEVEL = 0.9
 RIVAL_ERROR = 2.0
 """A candidate whose normalised error is within this factor of the best one's is a rival."""
-
-
-class Intervals(ABC):
-    """Intervals and certainty of an objective, `coefficients (T,) @ targets`, from held-out
-    residuals and from the disagreement of fits.
-
-    Attributes:
-        within: residuals on held-out mixtures at the trained scales.
-        beyond: residuals on held-out mixtures at a held-out scale; None without a scale split.
-    """
-
-    within: HeldOut
-    beyond: HeldOut | None
-
-    @abstractmethod
-    def of_folds(
-        self,
-        coefficients: np.ndarray,
-        weights: np.ndarray,
-        num_params: float | None,
-        train_tokens: float | None,
-    ) -> np.ndarray:
-        """(K, n) the objective of mixtures (n, M) by the fit of each fold of the mixture split."""
-
-    @abstractmethod
-    def levels(
-        self, coefficients: np.ndarray, num_params: float | None, train_tokens: float | None
-    ) -> list[float]:
-        """The mean objective over the trained mixtures, by the chosen law and then each rival."""
-
-    def half_width(
-        self,
-        coefficients: np.ndarray,
-        weights: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-        *,
-        level: float = LEVEL,
-    ) -> np.ndarray:
-        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M).
-
-        Within the trained scales, CV+ over held-out mixtures. Away from them it grows to the width
-        that the scale split found necessary, times `HeldOut.widening`, plus `level_doubt`: the
-        split holds one draw only of the level error that all mixtures share at a new scale, and it
-        may have been a lucky one.
-
-        Raises: FitError: the targets that count were never measured together.
-        """
-        coefficients = np.asarray(coefficients, float)
-        folds = self.of_folds(coefficients, weights, num_params, train_tokens)
-        near = self.within.half_width(coefficients, level, folds)
-        held_out = self.beyond or self.within
-        distance = held_out.distance(num_params, train_tokens)
-        if distance == 0:
-            return near
-        far = near if self.beyond is None else self.beyond.half_width(coefficients, level)
-        far = far * held_out.widening(num_params, train_tokens)
-        far = far + self.level_doubt(coefficients, num_params, train_tokens)
-        return near + min(1.0, distance) * np.maximum(0.0, far - near)
-
-    def level_doubt(
-        self,
-        coefficients: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-    ) -> float:
-        """Largest difference between the chosen law's level at a scale and a rival's.
-
-        The level is the mean of `coefficients (T,) @ targets` over the trained mixtures.
-        """
-        levels = self.levels(np.asarray(coefficients, float), num_params, train_tokens)
-        return max(abs(level - levels[0]) for level in levels)
-
-    def probability_better(
-        self,
-        gap: float,
-        coefficients: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-    ) -> float:
-        """Probability that a mixture predicted lower by `gap` in `coefficients (T,) @ targets`
-        really is lower; see `HeldOut.probability_better`.
-
-        Farther away than the held-out scale the residuals are taken to grow as intervals do, so
-        the gap counts for less.
-        """
-        held_out = self.beyond or self.within
-        gap /= held_out.widening(num_params, train_tokens)
-        return held_out.probability_better(gap, np.asarray(coefficients, float))
 
 
 @dataclass(frozen=True, eq=False)

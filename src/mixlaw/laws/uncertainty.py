@@ -22,6 +22,9 @@ from mixlaw.laws.scoring import blanks, column_means
 from mixlaw.laws.splits import scale_ids
 from mixlaw.laws.validation import CrossValidation
 
+LEVEL = 0.9
+"""Nominal level of intervals and bounds, where none is given."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -125,19 +128,6 @@ class HeldOut:
             return (upper - lower) / 2
         variance = float(np.mean(size**2)) * (1 + 1 / m) + np.var(center, axis=0)
         return np.sqrt(variance) * float(stdtrit(max(1, m - 1), (1 + level) / 2))
-
-    def probability_better(self, gap: float, coefficients: np.ndarray) -> float:
-        """Probability that a mixture predicted lower by `gap` is lower.
-
-        Over ordered pairs of held-out mixtures, how often the difference of their residuals is
-        below the gap; errors that all mixtures share cancel. Shrunk towards 1/2 as if by one more
-        mixture, so that it is never 0 or 1.
-        """
-        residual, _ = self.of_objective(coefficients)
-        m = len(residual)
-        difference = (residual[:, None] - residual)[~np.eye(m, dtype=bool)]
-        share = (np.sum(difference < gap) + 0.5 * np.sum(difference == gap)) / len(difference)
-        return float((share * m + 0.5) / (m + 1))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mixlaw.errors import InfeasibleError, MixtureError, StudyError
+from mixlaw.errors import FitError, InfeasibleError, MixtureError, StudyError
+from mixlaw.laws import FittedLaws
+from mixlaw.laws.base import Fitted
+from mixlaw.laws.bootstrap import Bootstrap
+from mixlaw.laws.regret import regret_bound
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize.curved import without_limit
 from mixlaw.optimize.decision import (
@@ -17,6 +21,7 @@ from mixlaw.optimize.decision import (
     Forecast,
     Interval,
     Region,
+    Regret,
     RobustOptimum,
     Sensitivity,
 )
@@ -24,9 +29,12 @@ from mixlaw.optimize.evidence import Distance, distance_from_trained, flat_regio
 from mixlaw.optimize.limits import SUPPORT, ActiveBound, Limits, distance_of
 from mixlaw.optimize.objective import Forecaster, Objective
 from mixlaw.optimize.problem import AtScale, Problem, starting_points
-from mixlaw.optimize.robust import Robust
+from mixlaw.optimize.robust import Draws, Robust
 from mixlaw.optimize.rounding import round_mixture
 from mixlaw.optimize.solve import GAP_TOLERANCE, Solution
+
+STEPS = (0.1, 0.3, 0.6, 1.0)
+"""How far towards trained mixtures the alternatives to the optimum lie."""
 
 FLAT = 0.002
 """The flat region: objectives within this share of the recommended mixture's."""
@@ -178,6 +186,7 @@ class _Decider:
             unguarded=unguarded and Mixture.from_array(self.names, unguarded.proportions),
             guard_cost=unguarded and max(0.0, single.value - unguarded.value),
             distance=distance,
+            regret=self._regret(solution.proportions),
             region=self._region(solution.proportions),
             sensitivities=self._sensitivities(point),
             scales=others,
@@ -245,10 +254,44 @@ class _Decider:
         gain = baseline.objective.value - recommended.objective.value
         values = np.array([interval.value for interval in recommended.targets.values()])
         coefficients = self._slope(self.problem.matrix @ values + self.problem.offset)
+        both = np.stack([one.mixture.array(self.names) for one in (recommended, baseline)])
         chance = self.question.fitted.probability_better(
-            gain, coefficients, self.question.num_params, self.question.train_tokens
+            gain, coefficients, both, self.question.num_params, self.question.train_tokens
         )
         return Comparison(baseline, gain, float(chance))
+
+    def _regret(self, point: np.ndarray) -> Regret | None:
+        """Against mixtures that keep the limits: what the law of each fold thinks best, and steps
+        from the optimum towards trained mixtures."""
+        fitted, support = self.question.fitted, self.question.support
+        if not isinstance(fitted, FittedLaws) or support is None:
+            return None
+        candidates = [point[None], *(self._best_of_fold(fold, point) for fold in fitted.folds)]
+        for step in STEPS:
+            candidates.append(point + step * (support - point))
+        points = np.concatenate(candidates)
+        kept = points[[self.problem.keeps(p) for p in points]]
+        values = self.problem.matrix @ self.scale.predict(point[None])[0] + self.problem.offset
+        found = regret_bound(
+            fitted,
+            self._slope(values),
+            chosen=point,
+            candidates=kept if len(kept) else point[None],
+            num_params=self.question.num_params,
+            train_tokens=self.question.train_tokens,
+            noise=False,
+            level=self.level,
+            seed=self.seed,
+        )
+        return Regret(found.expected, found.bound, found.level)
+
+    def _best_of_fold(self, fold: Mapping[str, Fitted], point: np.ndarray) -> np.ndarray:
+        """(1, M)"""
+        one = replace(self.problem, law=Draws(Bootstrap([fold]), self.scale))
+        try:
+            return one.solve(point[None]).proportions[None]
+        except FitError:  # a fold's law may explode somewhere; then it proposes nothing
+            return point[None]
 
     def _region(self, point: np.ndarray) -> Region:
         value = float(self.problem.objective(point[None])[0])

@@ -130,6 +130,20 @@ class AtOtherScale:
 
 
 @dataclass(frozen=True)
+class Regret:
+    """How much lower the true objective may be at the best allowed mixture.
+
+    Attributes:
+        expected: on average; what more runs could gain at most.
+        bound: not exceeded with probability `level`.
+    """
+
+    expected: float
+    bound: float
+    level: float
+
+
+@dataclass(frozen=True)
 class Region:
     """Where a practitioner is free: mixtures that are predicted nearly as good.
 
@@ -207,6 +221,7 @@ class Decision:
             when the guard was off.
         guard_cost: how much lower the law predicts the objective of `unguarded`.
         distance: from the trained mixtures; None when these are not known.
+        regret: how far from the true best it may be; None where held-out errors are not known.
         region: mixtures that are nearly as good.
         sensitivities: domain -> what more of it buys.
         scales: the optimum at other scales.
@@ -226,6 +241,7 @@ class Decision:
     unguarded: Mixture | None
     guard_cost: float | None
     distance: Distance | None
+    regret: Regret | None
     region: Region
     sensitivities: Mapping[str, Sensitivity]
     scales: tuple[AtOtherScale, ...]
@@ -254,6 +270,7 @@ class Decision:
             "active_bounds": [bound.to_dict() for bound in self.active_bounds],
             "unguarded": None if self.unguarded is None else dict(self.unguarded),
             "distance": self.distance and vars(self.distance).copy(),
+            "regret": self.regret and vars(self.regret).copy(),
             "region": self.region.to_dict(),
             "sensitivities": {name: item.to_dict() for name, item in self.sensitivities.items()},
             "scales": [scale.to_dict() for scale in self.scales],
@@ -279,6 +296,7 @@ class Decision:
             "active_bounds": tuple(ActiveBound(**bound) for bound in fields["active_bounds"]),
             "unguarded": None if unguarded is None else Mixture(unguarded),
             "distance": distance and Distance(**distance),
+            "regret": fields["regret"] and Regret(**fields["regret"]),
             "region": Region.from_dict(fields["region"]),
             "sensitivities": {k: Sensitivity(**v) for k, v in fields["sensitivities"].items()},
             "scales": tuple(AtOtherScale.from_dict(scale) for scale in fields["scales"]),

@@ -50,7 +50,7 @@ def flat_region(
                 problem.limits.polytope,
                 starts=best[None],
                 convex=problem.convex,
-                curvature=bend,
+                curvature=bend if problem.bends else None,
                 cut=problem.limits.cut,
             )
             ends[end, j] = found.proportions[j]

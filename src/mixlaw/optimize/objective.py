@@ -80,10 +80,12 @@ class Forecaster(Protocol):
         self,
         gap: float,
         coefficients: np.ndarray,
+        weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
     ) -> float:
-        """Probability that a mixture predicted lower by `gap` in `coefficients @ targets` is."""
+        """Probability that of two mixtures (2, M) the one predicted lower by `gap` in
+        `coefficients @ targets` is."""
         ...
 
 

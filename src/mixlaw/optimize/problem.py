@@ -22,7 +22,7 @@ from mixlaw.runs import higher_is_better
 _STEP = 1e-6
 _MOST_LINES = 50
 _NEAR = 1e-7
-_MOST_NUMBERS = 400_000
+_MOST_NUMBERS = 1_000_000
 """Curvature comes from differences of slopes while a set of them holds no more numbers than this;
 beyond, BFGS is faster."""
 
@@ -207,20 +207,24 @@ class Problem:
             diagonal += self.penalty[1] * self.penalty[0].bend(point)
         return out + np.diag(diagonal)
 
+    @property
+    def bends(self) -> bool:
+        """Whether `bend` is worth its time."""
+        return self.matrix.shape[1] * len(self.limits.domains) ** 2 <= _MOST_NUMBERS
+
     def solve(self, starts: np.ndarray) -> Solution:
         """The best mixture found from starting points (S, M).
 
         Raises: InfeasibleError: no mixture keeps all limits; names the smallest set of limits
             that conflict, where all of them are convex.
         """
-        numbers = self.matrix.shape[1] * len(self.limits.domains) ** 2
         try:
             return minimize_mixture(
                 self.at,
                 self.limits.polytope,
                 starts=starts,
                 convex=self.convex,
-                curvature=self.bend if numbers <= _MOST_NUMBERS else None,
+                curvature=self.bend if self.bends else None,
                 cut=self.limits.cut,
             )
         except InfeasibleError:
@@ -312,6 +316,10 @@ class Problem:
                 if floor.sign * (reached[floor.index] - floor.worst) > _NEAR
             ]
         return tuple(out)
+
+    def keeps(self, point: np.ndarray) -> bool:
+        """Whether proportions (M,) keep the limits and floors."""
+        return not self.violations(Mixture.from_array(self.limits.domains, point))
 
     def within(self, limits: Limits) -> Problem:
         """The same objective and floors under other limits."""

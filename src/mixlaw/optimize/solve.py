@@ -63,7 +63,7 @@ _ARMIJO = 1e-4  # a step must bring this fraction of what the model promises
 _SHORTEST = 1e-10
 _DEAREST = 1e6  # how far the penalty may rise
 _BENT = 0.1
-_LEAST_SIZE = 0.1  # of a value near 0, in how much the parts change over the simplex
+_LEAST_SIZE = 1e-3  # of a value near 0, in how much the parts change over the simplex
 _RIDGE = 1e-6  # of the median curvature
 
 

@@ -48,6 +48,9 @@ planner` measures it."""
 DRIFT_WORTH = 8
 """Held-out mixtures that outweigh DRIFT where a swarm has its own scale split."""
 
+MOST_TRAINED = 700
+"""Trained mixtures that g is conditioned on; of more, those fitted lowest."""
+
 _DIGITS = 1e-6
 """Relative to the objective: noise below this is not told from rounding."""
 
@@ -57,7 +60,8 @@ class Trained:
     """The finished runs, one entry a mixture.
 
     Attributes:
-        points: m, the first row of each mixture; runs: (m,) rows of each.
+        points: m <= `MOST_TRAINED`, the first row of each mixture; runs: (m,) rows of each.
+        num_mixtures: all of them.
         gaps: (m,) observed less fitted, mean over rows.
         held_out: (m,) observed less predicted by the fold without the mixture.
         spread: variance of the fitted objective over mixtures.
@@ -65,6 +69,7 @@ class Trained:
     """
 
     points: Points
+    num_mixtures: int
     runs: np.ndarray
     gaps: np.ndarray
     held_out: np.ndarray
@@ -84,11 +89,13 @@ class Trained:
         predicted = Bootstrap([fitted.laws]).objective(coefficients, points)[0]
         ids = np.unique(runs.mixture_ids(), return_inverse=True)[1].reshape(-1)
         _, first, rows = np.unique(ids, return_index=True, return_counts=True)
+        lowest = np.sort(np.argsort(predicted[first], kind="stable")[:MOST_TRAINED])
         return cls(
-            points=points.select(first),
-            runs=rows,
-            gaps=np.bincount(ids, values - predicted) / rows,
-            held_out=np.bincount(ids, -errors) / rows,
+            points=points.select(first[lowest]),
+            num_mixtures=len(first),
+            runs=rows[lowest],
+            gaps=(np.bincount(ids, values - predicted) / rows)[lowest],
+            held_out=(np.bincount(ids, -errors) / rows)[lowest],
             spread=float(np.var(predicted[first])),
             noise=_noise_of_repeats(values, ids, scale_ids(runs)),
         )

@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import StudyError
-from mixlaw.laws.selection import FittedLaws, fit_laws
+from mixlaw.laws.selection import fit_laws
 from mixlaw.plan.beliefs import DRIFT, Trained
 from mixlaw.plan.proposals import fewest_mixtures
 from mixlaw.plan.question import Question, RunScale
-from mixlaw.runs import RunTable
+from mixlaw.runs import VERIFY, RunTable
 
-LEARNING = (0.19, 0.95)
+LEARNING = (0.21, 1.01)
 """E_1 and b: mean squared error on mixtures not trained over their variance, of the mean target of
 regmix_pile, slimpajama_tasks, dclm_swarm and dmsl_slimpajama at 122M, .7 to 8 mixtures a domain;
 single swarms lie within a factor of 2. `python -m benchmarks decide planner` measures it."""
 
-REGRET = 0.8
+REGRET = 0.62
 """Regret of the mixture predicted best, over (error variance / standard deviation over mixtures),
-in the same runs: .7 over all, .8 in the median."""
+in the same runs: .62 over all, .64 in the median."""
 
 FEW_SHOT = 0.57
 """u(m) = (1 + m)^-.57: normalised errors at 937M of laws of 122M moved by 4, 8 and 16 runs there,
@@ -190,7 +190,7 @@ def plan_budget(
     ladder = sorted(scales or default_scales(target), key=lambda scale: scale.flops or 0.0)
     _check_ladder(ladder, target)
     outlook = _Outlook.of(num_domains, target, runs, objective)
-    needed = max(FEWEST_ABOVE, fewest_mixtures(num_domains) - len(outlook.trained))
+    needed = max(FEWEST_ABOVE, fewest_mixtures(num_domains) - outlook.trained)
     least = needed * _flops(ladder[0])
     if flops < least:
         raise StudyError(
@@ -268,13 +268,15 @@ class _Outlook:
 
     Attributes:
         target: its scale.
-        trained: scale of each mixture that is trained already.
+        trained: how many mixtures are trained already.
+        scales: the longest horizon of each size of each of these.
         first, exponent: E(m) = first * m^-exponent.
         spread: standard deviation of the objective over mixtures, in `unit`.
     """
 
     target: RunScale
-    trained: tuple[RunScale, ...]
+    trained: int
+    scales: tuple[RunScale, ...]
     first: float
     exponent: float
     spread: float
@@ -296,7 +298,7 @@ class _Outlook:
                 "domain, and single swarms lie within a factor of 2 of them"
             )
             first *= num_domains**exponent
-            return cls(target, (), first, exponent, 1.0, SPREADS, source)
+            return cls(target, 0, (), first, exponent, 1.0, SPREADS, source)
         if not objective:
             raise StudyError(
                 "runs were given without an objective; say what the decision minimises"
@@ -311,7 +313,7 @@ class _Outlook:
         question.coefficients(runs.targets)
         fitted = fit_laws(runs, list(objective))
         told = Trained.of(fitted, question.coefficients(fitted.targets))
-        m = len(told.points)
+        m = told.num_mixtures
         # A held-out run shows its own noise too, which more runs do not lower.
         shown = float(np.mean(told.held_out**2))
         error = max(shown - (told.noise or 0.0), 0.1 * shown) / told.spread
@@ -319,17 +321,18 @@ class _Outlook:
             f"{m} trained mixtures: their held-out error now, {error:.2g} of the variance over "
             "mixtures, falls with their number as on public tables"
         )
-        scales = zip(told.points.num_params, told.points.train_tokens, strict=True)
-        trained = tuple(RunScale(float(n), float(d)) for n, d in _known(scales, fitted))
+        scales = _scales_of(runs.select(runs.role != VERIFY).done())
         spread = math.sqrt(told.spread)
-        return cls(target, trained, error * m**exponent, exponent, spread, OBJECTIVE, source)
+        first = error * m**exponent
+        return cls(target, m, scales, first, exponent, spread, OBJECTIVE, source)
 
     def expect(self, sizes: Sequence[RunScale], counts: Sequence[int], flops: float) -> Allocation:
         """The errors after `counts` more mixtures at each size."""
-        at = [*self.trained]
+        at = [*self.scales]
         for size, count in zip(sizes, counts, strict=True):
             at += [size] * count
-        variance = self.first * len(at) ** -self.exponent + DRIFT * self._unknown_steps(at)
+        error = self.first * (self.trained + sum(counts)) ** -self.exponent
+        variance = error + DRIFT * self._unknown_steps(at)
         groups = (
             Proxies(*_counts(size), count, count * _flops(size), count * _flops(size) / flops)
             for size, count in zip(sizes, counts, strict=True)
@@ -354,15 +357,19 @@ class _Outlook:
         return total
 
 
-def _known(scales, fitted: FittedLaws) -> list[tuple[float, float]]:
-    """The counts of the trained mixtures. Raises: StudyError: unknown."""
-    found = list(scales)
-    if not np.isfinite(np.array(found)).all():
-        raise StudyError(
-            f"the {len(found)} trained mixtures of {fitted.domains} have no num_params or "
-            "train_tokens, so their distance to the target is unknown; fill the columns in"
-        )
-    return found
+def _scales_of(runs: RunTable) -> tuple[RunScale, ...]:
+    """The longest horizon of every mixture at every size. Raises: StudyError: counts unknown."""
+    longest: dict[tuple[int, float], float] = {}
+    counts = zip(runs.mixture_ids(), runs.num_params, runs.train_tokens, strict=True)
+    for mixture, num_params, train_tokens in counts:
+        if not (math.isfinite(num_params) and math.isfinite(train_tokens)):
+            raise StudyError(
+                "some of the runs have no num_params or train_tokens, so their distance to the "
+                "target is unknown; fill these columns in"
+            )
+        key = int(mixture), float(num_params)
+        longest[key] = max(float(train_tokens), longest.get(key, 0.0))
+    return tuple(RunScale(num_params, tokens) for (_, num_params), tokens in longest.items())
 
 
 def _reason(best: Allocation, found: Sequence[Allocation], unit: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -21,6 +20,7 @@ from mixlaw.optimize.polytope import Polytope
 from mixlaw.optimize.solve import Values, minimize_mixture
 from mixlaw.plan.beliefs import believe
 from mixlaw.plan.knowledge import Belief
+from mixlaw.plan.plans import Plan, Proposal
 from mixlaw.plan.question import Question, RunScale, cost
 from mixlaw.runs import VERIFY, RunTable
 
@@ -42,76 +42,6 @@ SMOOTH, ROUGH = Kernel(0.8), 0.1
 
 SAME_SHARES = 1e-4
 """Mixtures are not proposed again when no proportion differs by more: tables round."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A run worth doing.
-
-    Attributes:
-        num_params, train_tokens, flops: None where unknown.
-        expected_gain: by how much the run is expected to lower the objective of the decision, after
-            the proposals before it; None while there are too few runs to say.
-        reason: in words.
-    """
-
-    mixture: Mixture
-    num_params: float | None
-    train_tokens: float | None
-    flops: float | None
-    expected_gain: float | None
-    reason: str
-
-    @property
-    def scale(self) -> RunScale:
-        return RunScale(self.num_params, self.train_tokens)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "mixture": dict(self.mixture)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Proposal:
-        return cls(**{**data, "mixture": Mixture(data["mixture"])})
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The next runs, or the advice to stop.
-
-    Attributes:
-        proposals: best first; when `stop`, the ones that are not worth it.
-        recommended: the mixture to decide for now; None while there are too few runs.
-        expected_regret: how much worse it is expected to be than the best one, in the objective's
-            unit; None while there are too few runs.
-        expected_gain: of all proposals together; None as well.
-        stop: whether that gain is below the threshold.
-        reason: why to go on or to stop.
-        warnings: of the fit.
-    """
-
-    proposals: tuple[Proposal, ...]
-    recommended: Mixture | None
-    expected_regret: float | None
-    expected_gain: float | None
-    stop: bool
-    reason: str
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` gives an equal plan."""
-        return {
-            **vars(self),
-            "proposals": [proposal.to_dict() for proposal in self.proposals],
-            "recommended": self.recommended and dict(self.recommended),
-            "warnings": list(self.warnings),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        proposals = tuple(Proposal.from_dict(item) for item in data["proposals"])
-        recommended = data["recommended"] and Mixture(data["recommended"])
-        changed = {"proposals": proposals, "recommended": recommended}
-        return cls(**{**data, **changed, "warnings": tuple(data["warnings"])})
 
 
 def fewest_mixtures(num_domains: int) -> int:

@@ -36,8 +36,8 @@ EXACT = 1e-6
 """A run is carried exactly when no more than this share of its tokens would stand elsewhere."""
 
 MOVED = 0.5
-"""Runs are moved to a shared mixture, with the law's help, up to this share of their tokens. From .1
-to .9 the choice hardly shows."""
+"""Runs are moved to a shared mixture, with the law's help, up to this share of their tokens.
+From .1 to .9 the choice hardly shows."""
 
 RUNS_PER_RATIO = 4
 """New mixtures for each ratio that no old run tells about; more gain little."""
@@ -258,10 +258,12 @@ class UnitLaw:
         self,
         gap: float,
         coefficients: np.ndarray,
+        weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
     ) -> float:
-        return self.fitted.probability_better(gap, coefficients, num_params, train_tokens)
+        full = self.composition.expand(weights)
+        return self.fitted.probability_better(gap, coefficients, full, num_params, train_tokens)
 
 
 def freeze(mixture: Mixture, free: Sequence[str], *, domains: Sequence[str]) -> Composition:
