@@ -22,6 +22,7 @@ from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Objective
 from mixlaw.optimize.decide import Question
 from mixlaw.optimize.objective import Forecaster
+from mixlaw.plan.edit_plan import RUNS_PER_RATIO, plan_edit
 from mixlaw.plan.edits import (
     Add,
     Composition,
@@ -32,7 +33,7 @@ from mixlaw.plan.edits import (
     Split,
     shared_mixtures,
 )
-from mixlaw.plan.reuse import RUNS_PER_RATIO, UnitLaw, freeze, plan_edit, refit
+from mixlaw.plan.reuse import UnitLaw, freeze, refit
 from mixlaw.runs import RunTable
 
 RUNS_PER_DOMAIN = 4
@@ -115,7 +116,7 @@ class Truth:
     def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
         return np.zeros(len(weights))
 
-    def probability_better(self, gap, coefficients, num_params=None, train_tokens=None):
+    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
         return float(gap > 0)
 
 

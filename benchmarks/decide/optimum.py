@@ -136,7 +136,7 @@ class Fitted:
     def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
         raise NotImplementedError("a random law has no intervals")
 
-    def probability_better(self, gap, coefficients, num_params=None, train_tokens=None):
+    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
         raise NotImplementedError("a random law has no intervals")
 
 

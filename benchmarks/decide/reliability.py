@@ -36,11 +36,12 @@ MOST_OBJECTIVES = 6
 EDGES = np.linspace(0.5, 1, 11)
 PAIRS, CHOSEN = "any two", "chosen and another"
 GAP, PAIR = "by the gap alone", "by the two mixtures"
-"""`FittedLaws.probability_better`, which knows the gap only, and `regret.probability_better`."""
+"""A plain rule, `chance_by_gap`, and mixlaw's, `regret.probability_better`."""
 
 ABOUT = f"""Fits of {{seeds}} draws; objectives: the mean of the targets, single targets and means
-of random subsets. `{GAP}` is `FittedLaws.probability_better(gap, ...)`, `{PAIR}` is
-`mixlaw.laws.regret.probability_better`. Calibration error: mean of |probability - frequency| over
+of random subsets. `{GAP}`: the share of pairs of held-out mixtures whose residuals differ by less,
+as if errors did not depend on the mixtures; `{PAIR}`: `mixlaw.laws.regret.probability_better`.
+Calibration error: mean of |probability - frequency| over
 ten bins, by their counts. Log score: mean log probability of what happened (log .5 = -.693 knows
 nothing).
 """
@@ -48,6 +49,24 @@ nothing).
 BOUND_ABOUT = f"""Regret of the run forecast lowest among the held-out runs, as a share of (median -
 best); `expected` and `bound` are `regret_bound`'s, `within` the share of decisions (draws x
 objectives) whose regret is at most the bound of level {LEVEL:g}."""
+
+
+def chance_by_gap(
+    fitted: FittedLaws,
+    gap: float,
+    coefficients: np.ndarray,
+    num_params: float | None,
+    train_tokens: float | None,
+) -> float:
+    """Probability that a mixture predicted lower by `gap` is, when errors are independent of the
+    mixtures: differences of held-out residuals, shrunk towards 1/2 as if by one more mixture."""
+    held_out = fitted.beyond or fitted.within
+    residual, _ = held_out.of_objective(coefficients)
+    gap /= held_out.widening(num_params, train_tokens)
+    m = len(residual)
+    difference = (residual[:, None] - residual)[~np.eye(m, dtype=bool)]
+    share = (np.sum(difference < gap) + 0.5 * np.sum(difference == gap)) / len(difference)
+    return float((share * m + 0.5) / (m + 1))
 
 
 @dataclass
@@ -143,7 +162,7 @@ class Record:
             better = probability_better(fitted, c, test.weights, *draw.scale)
             for kind, (a, b) in pairs_of(scores, test.weights, prior, rng).items():
                 by_gap = [
-                    fitted.probability_better(gap, c, *draw.scale) for gap in scores[b] - scores[a]
+                    chance_by_gap(fitted, gap, c, *draw.scale) for gap in scores[b] - scores[a]
                 ]
                 for method, p in ((GAP, by_gap), (PAIR, better[a, b])):
                     events = self.events.setdefault((kind, method), Events())

@@ -92,7 +92,7 @@ PILE = {
     "pubmed_abstracts": 0.038825953,
     "uspto_backgrounds": 0.046446962,
 }
-"""Natural shares of tokens. Source: github.com/sail-sg/regmix, model_training/token_prior.yaml."""
+"""Natural shares of tokens. Source: github.com/sail-sg/regmix, synthesize_mixture.py."""
 
 SLIMPAJAMA = {
     "commoncrawl": 0.522,
@@ -103,7 +103,7 @@ SLIMPAJAMA = {
     "wikipedia": 0.038,
     "stackexchange": 0.033,
 }
-"""Natural shares of tokens. Source: the SlimPajama data card."""
+"""Natural shares of tokens, as commonly quoted for SlimPajama (Soboleva et al., 2023)."""
 
 
 def prior_mixture(shares: Mapping[str, float], domains: tuple[str, ...]) -> np.ndarray:

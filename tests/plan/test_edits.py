@@ -15,6 +15,7 @@ from mixlaw.errors import DesignError, InfeasibleError, MixtureError, RunTableEr
 from mixlaw.laws import fit_laws
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Objective, optimize
+from mixlaw.plan.edit_plan import EditPlan, plan_edit
 from mixlaw.plan.edits import (
     Add,
     Composition,
@@ -25,7 +26,7 @@ from mixlaw.plan.edits import (
     apply_edits,
     shared_mixtures,
 )
-from mixlaw.plan.reuse import EditPlan, UnitLaw, carry_runs, freeze, plan_edit, refit
+from mixlaw.plan.reuse import UnitLaw, carry_runs, freeze, refit
 from mixlaw.runs import RunTable
 
 NAMES = ("web", "code", "books", "wiki", "math")

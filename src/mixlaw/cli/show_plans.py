@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mixlaw.cli.show import line, notes, table
 from mixlaw.plan.budget import BudgetPlan
+from mixlaw.plan.edit_plan import EditPlan
 from mixlaw.plan.proposals import Plan
-from mixlaw.plan.reuse import EditPlan
 from mixlaw.report.words import short_count
 
 MOST_ALTERNATIVES = 6

@@ -21,6 +21,9 @@ Axes = Mapping[str, float]
 SAME_SCALE = 0.02
 """Sizes or horizons within 2 % of each other count as one (a last checkpoint is often repeated)."""
 
+FEW = 256
+"""So few points cost less than finding out which of them are the same mixture."""
+
 REPETITIONS = 15.39
 """R*: repeated tokens lose their worth as exp(-repetitions / R*). Muennighoff et al., "Scaling
 data-constrained language models", arXiv 2305.16264, section 5."""
@@ -116,6 +119,8 @@ class Points:
         A mixture term is the same for every size, horizon and seed, and a fit asks for it hundreds
         of times.
         """
+        if len(self) <= FEW:
+            return self.weights, None
         mixtures, which = np.unique(self.weights, axis=0, return_inverse=True)
         if len(mixtures) > 0.7 * len(self):
             return self.weights, None

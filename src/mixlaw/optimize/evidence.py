@@ -15,6 +15,7 @@ from mixlaw.optimize.problem import Problem
 from mixlaw.optimize.solve import Values, minimize_mixture
 
 PERCENT = 0.01
+_ENDS = 1e-3  # of a share: how accurately an end of the flat region is found
 
 
 def flat_region(
@@ -52,6 +53,7 @@ def flat_region(
                 convex=problem.convex,
                 curvature=bend if problem.bends else None,
                 cut=problem.limits.cut,
+                tolerance=_ENDS,
             )
             ends[end, j] = found.proportions[j]
     return np.minimum(ends[0], best), np.maximum(ends[1], best)

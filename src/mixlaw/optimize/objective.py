@@ -222,9 +222,11 @@ class Objective:
             size = np.array([abs(self.reference.get(target, 1.0)) for target in targets])
             sign, offset = sign / size, -sign
         rows, offsets = [], []
+        places = {target: t for t, target in enumerate(targets)}
         for term, weight in self.weights.items():
             members = self.families.get(term, (term,))
-            each = np.array([float(name in members) / len(members) for name in targets])
+            each = np.zeros(len(targets))
+            each[[places[name] for name in members]] = 1 / len(members)
             size = weight if self.over == MEAN else weight * len(self.weights)
             rows.append(size * each * sign)
             offsets.append(size * float(each @ offset))

@@ -71,7 +71,12 @@ class Polytope:
                 f"the lower bounds sum to {self.lower.sum():.6f} and the upper to "
                 f"{self.upper.sum():.6f}; 1 must lie between; relax the bounds"
             )
-        self.project(np.full(len(self), 1 / len(self)))
+        _ = self.centre
+
+    @cached_property
+    def centre(self) -> np.ndarray:
+        """The mixture within the limits that is nearest to uniform."""
+        return self.project(np.full(len(self), 1 / len(self)))
 
     @cached_property
     def _matrix(self) -> np.ndarray:

@@ -103,6 +103,7 @@ def minimize_mixture(
     convex: bool,
     curvature: Curvature | None = None,
     cut: Cut | None = None,
+    tolerance: float = GAP_TOLERANCE,
 ) -> Solution:
     """Minimise the largest part of `function` over the polytope, its limits kept.
 
@@ -115,6 +116,7 @@ def minimize_mixture(
         cut: further limits that have edges, so that no slope describes them nearby; they are kept
             by adding one linear limit after another where the optimum breaks them (Kelley, J. SIAM
             1960).
+        tolerance: the gap, relative to the value, at which the search ends.
     Raises:
         InfeasibleError: the limits hold no mixture (for a problem that is not convex: none was
             found).
@@ -123,7 +125,8 @@ def minimize_mixture(
     polytope.check()
     evaluations = 0
     while True:
-        solution = _minimize(_Problem(function, polytope, curvature), starts, convex)
+        problem = _Problem(function, polytope, curvature, convex=convex, tolerance=tolerance)
+        solution = _minimize(problem, starts)
         evaluations += solution.evaluations
         found = cut and cut(solution.proportions)
         if not found:
@@ -132,9 +135,9 @@ def minimize_mixture(
         starts = np.vstack([solution.proportions, starts])
 
 
-def _minimize(problem: _Problem, starts: np.ndarray, convex: bool) -> Solution:
+def _minimize(problem: _Problem, starts: np.ndarray) -> Solution:
     """The best mixture found within the polytope."""
-    polytope = problem.polytope
+    polytope, convex = problem.polytope, problem.convex
     points = [polytope.project(start) for start in np.atleast_2d(starts)]
     if convex:
         points = [min(points, key=problem.merit)]
@@ -162,8 +165,17 @@ def _minimize(problem: _Problem, starts: np.ndarray, convex: bool) -> Solution:
 class _Problem:
     """The function with its polytope; counts evaluations and refuses what is not finite."""
 
-    def __init__(self, function: Function, polytope: Polytope, curvature: Curvature | None):
+    def __init__(
+        self,
+        function: Function,
+        polytope: Polytope,
+        curvature: Curvature | None,
+        *,
+        convex: bool,
+        tolerance: float,
+    ):
         self.function, self.polytope, self.curvature = function, polytope, curvature
+        self.convex, self.tolerance = convex, tolerance
         self.penalty = 0.0
         self.scale = 1.0  # by how much the parts change over the simplex, about
         self.multipliers: np.ndarray | None = None  # of the last quadratic programme
@@ -271,12 +283,13 @@ class _Model:
         # Before any curvature is known: a model whose first step is about a quarter long.
         self.learned, self.measured = 4 * problem.scale * np.eye(m), False
         self.weights, self.prices = np.full(k, 1 / k), np.zeros(c)
-        self.scale = problem.scale
+        self.scale, self.convex = problem.scale, problem.convex
 
     def at(self, point: np.ndarray) -> np.ndarray:
         if self.exact is None:
             return self.learned
-        return _positive(self.exact(point, self.weights, self.prices), self.scale)
+        hessian = self.exact(point, self.weights, self.prices)
+        return _positive(hessian, self.scale, sure=self.convex)
 
     def learn(self, moved: np.ndarray, turned: np.ndarray, step: _Step) -> None:
         """From a step (M,) and the change of the Lagrangian's slope (M,) along it."""
@@ -290,13 +303,15 @@ class _Model:
         self.learned = _bfgs(self.learned, moved, turned)
 
 
-def _positive(hessian: np.ndarray, scale: float) -> np.ndarray:
-    """The nearest safely positive definite curvature: directions that bend down bend up as much.
-    A linear problem, of slopes about `scale`, gets a little."""
+def _positive(hessian: np.ndarray, scale: float, *, sure: bool) -> np.ndarray:
+    """The nearest safely positive definite curvature: directions that bend down bend up as much,
+    unless it is sure that none does. A linear problem, of slopes about `scale`, gets a little."""
     hessian = (hessian + hessian.T) / 2
     # The median, since a distance bends without bound where a domain has next to nothing.
     size = max(float(np.sort(np.abs(hessian.diagonal()))[len(hessian) // 2]), 0.01 * scale)
     ridge = _RIDGE * size * np.eye(len(hessian))
+    if sure:
+        return hessian + ridge
     try:
         np.linalg.cholesky(hessian + 0.5 * ridge)
         return hessian + ridge
@@ -316,7 +331,7 @@ def _judge(problem: _Problem, point: np.ndarray, values: Values, step: _Step) ->
     gap = problem.polytope.gap(point, _slope(values, step), step.row_prices)
     gap += value - float(step.weights @ values.parts) - float(step.prices @ values.limits)
     kept = broken(values)
-    enough = GAP_TOLERANCE * max(abs(value), _LEAST_SIZE * problem.scale)
+    enough = problem.tolerance * max(abs(value), _LEAST_SIZE * problem.scale)
     return _State(
         point,
         value,
@@ -373,24 +388,25 @@ def _programme(
     matrix, lower, upper = problem.polytope.step_limits(point)
     top, scale, several = float(levels.parts.max()), problem.scale, k > 1
     n, t = m + several + elastic, m
-    bound, cost = np.zeros((n, n)), np.zeros(n)
-    bound[:m, :m] = hessian / scale
-    rows = np.zeros((len(matrix) + k * several + c, n))
-    rows[: len(matrix), :m] = matrix
-    parts, limits = slice(len(matrix), len(rows) - c), slice(len(rows) - c, len(rows))
-    rows[limits, :m] = slopes.limit_slopes
-    low, high = np.full(n + len(rows), -np.inf), np.full(n + len(rows), np.inf)
-    low[:m], high[:m] = lower[:m], upper[:m]
-    low[n : n + len(matrix)], high[n : n + len(matrix)] = lower[m:], upper[m:]
-    high[n + limits.start :] = -levels.limits
+    parts = slice(len(matrix), len(matrix) + k * several)
+    limits = slice(parts.stop, parts.stop + c)
+    bound, rows, low, high = hessian / scale, matrix, lower, upper
+    cost = np.zeros(n) if several else slopes.part_slopes[0] / scale
+    if several or c:
+        bound, rows = np.zeros((n, n)), np.zeros((limits.stop, n))
+        bound[:m, :m] = hessian / scale
+        rows[: len(matrix), :m], rows[limits, :m] = matrix, slopes.limit_slopes
+        low, high = np.full(n + len(rows), -np.inf), np.full(n + len(rows), np.inf)
+        low[:m], high[:m] = lower[:m], upper[:m]
+        low[n : n + len(matrix)], high[n : n + len(matrix)] = lower[m:], upper[m:]
+        high[n + limits.start :] = -levels.limits
     if several:
         # Bending t changes only how the parts weigh against the curvature, and nothing at t = 0.
         rows[parts, :m], rows[parts, t] = slopes.part_slopes / scale, -1
         high[n + parts.start : n + parts.stop] = (top - levels.parts) / scale
         bound[t, t], cost[t] = _BENT, 1
-    else:
-        cost[:m] = slopes.part_slopes[0] / scale
     if elastic:
+        cost = cost if several else np.append(cost, 0.0)
         rows[limits, -1], low[n - 1] = -1, 0
         bound[-1, -1] = cost[-1] = problem.penalty / scale
     solved = problem.quadratic(bound, cost, rows, low, high, equal=n)

@@ -41,10 +41,11 @@ from mixlaw.optimize.decision import FORMAT_VERSION as DECISION_FORMAT
 from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront, pareto
 from mixlaw.plan.budget import BudgetPlan, plan_budget
+from mixlaw.plan.edit_plan import EditPlan, plan_edit
 from mixlaw.plan.edits import Edit, shared_mixtures
 from mixlaw.plan.proposals import Plan, Proposal
 from mixlaw.plan.question import RunScale
-from mixlaw.plan.reuse import MOVED, Carried, EditPlan, carry_runs, plan_edit
+from mixlaw.plan.reuse import MOVED, Carried, carry_runs
 from mixlaw.runs import FAILED, VERIFY, RunSpec, RunStore, RunTable, higher_is_better
 from mixlaw.study.artefacts import (
     DECISION,
