@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixlaw.corpus import Corpus, DomainSource, TokenizerSpec, build_corpus
     from mixlaw.errors import InfeasibleError, MixlawError
     from mixlaw.laws import CANDIDATES, FittedLaw, FittedLaws, Law, cross_validate, fit, fit_laws
-    from mixlaw.mixture import Constraints, Domain, Mixture
+    from mixlaw.mixture import Constraints, Domain, Group, Mixture, Near
     from mixlaw.optimize import Decision, Forecast, Interval, Objective
     from mixlaw.runs import RunSpec, RunTable
     from mixlaw.study import Scale, Study
@@ -39,7 +39,7 @@ _ROOMS = {
         "fit",
         "fit_laws",
     ),
-    "mixlaw.mixture": ("Constraints", "Domain", "Mixture"),
+    "mixlaw.mixture": ("Constraints", "Domain", "Group", "Mixture", "Near"),
     "mixlaw.optimize": ("Decision", "Forecast", "Interval", "Objective"),
     "mixlaw.runs": ("RunSpec", "RunTable"),
     "mixlaw.study": ("Scale", "Study"),
@@ -56,11 +56,13 @@ __all__ = [
     "FittedLaw",
     "FittedLaws",
     "Forecast",
+    "Group",
     "InfeasibleError",
     "Interval",
     "Law",
     "MixlawError",
     "Mixture",
+    "Near",
     "Objective",
     "RunSpec",
     "RunTable",
