@@ -147,11 +147,11 @@ class TestMatchedRepetition:
         proxy = {"abc": 2000, "digits": 160, "words": self.held(study, "words")}
         target = {**proxy, "abc": 3008, "digits": 240}  # 3,000 in sequences of 16
         assert all(spec.pools == proxy for spec in specs)
-        verified = study._training.verify_specs({"uniform": Mixture.uniform(list(proxy))})
+        verified = study._own_runs.training.verify_specs({"uniform": Mixture.uniform(list(proxy))})
         assert all(spec.pools == target for spec in verified)
         for spec in specs:
             there = spec.mixture.epochs(1920, study.domains())
-            here = spec.mixture.epochs(1280, study._training.proxy_domains())
+            here = spec.mixture.epochs(1280, study._own_runs.training.proxy_domains())
             assert here["abc"] == pytest.approx(there["abc"])
             assert here["digits"] == pytest.approx(there["digits"])
             assert here["words"] <= 1
@@ -162,9 +162,9 @@ class TestMatchedRepetition:
     def test_trains_and_the_table_tells_what_each_run_drew_from(self, study):
         specs = study.design()
         study.train()
-        verified = study._training.verify_specs({"uniform": Mixture.uniform(list(UNIQUE))})
-        study._training.swarm(study.folder).train_stack(verified)
-        study._write_table(verified)
+        verified = study._own_runs.training.verify_specs({"uniform": Mixture.uniform(list(UNIQUE))})
+        study._own_runs.training.swarm(study.folder).train_stack(verified)
+        study._own_runs.write_table(verified)
         table = study.runs()
         pools = {spec.run_id: spec.pools for spec in (*specs, *verified)}
         assert set(table.run) == set(pools)
@@ -184,7 +184,7 @@ class TestMatchedRepetition:
 
         monkeypatch.setattr("mixlaw.train.swarm.BatchSampler", Recording)
         spec = next(spec for spec in study.design() if spec.mixture["digits"] > 0.1)
-        study._training.swarm(study.folder).train_stack([spec])
+        study._own_runs.training.swarm(study.folder).train_stack([spec])
         # A branch draws its last steps again when the trunk goes on over them.
         steps = {step: found for step, *found in drawn}
         assert sorted(steps) == list(range(40))
@@ -297,8 +297,18 @@ def test_verify_compares_with_what_was_promised(trained_study):
 @pytest.mark.parametrize(
     ("old", "new", "error", "message"),
     [
-        ("max_epochs: 4", "max_epochs: 0.001", InfeasibleError, r"upper\[\w+\] = 0.0\d+ \(epoch cap\)"),
-        ("max_epochs: 4", "lower: {abc: .6, words: .6}", InfeasibleError, r"conflict: lower\[abc\] = 0.6.*lower\[words\] = 0.6"),
+        (
+            "max_epochs: 4",
+            "max_epochs: 0.001",
+            InfeasibleError,
+            r"upper\[\w+\] = 0.0\d+ \(epoch cap\)",
+        ),
+        (
+            "max_epochs: 4",
+            "lower: {abc: .6, words: .6}",
+            InfeasibleError,
+            r"conflict: lower\[abc\] = 0.6.*lower\[words\] = 0.6",
+        ),
         ("bpb/abc: 1}", "loss/abc: 1}", StudyError, r"mixes the metrics \['bpb', 'loss'\]"),
         ("bpb/abc: 1}", "bpb/abd: 1}", StudyError, "did you mean 'bpb/abc'"),
         ("constraints: {", "fit: {laws: [m9]}\nconstraints: {", FitError, "m9"),

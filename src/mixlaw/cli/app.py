@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +16,14 @@ import typer
 
 from mixlaw import __version__
 from mixlaw.cli import show, show_plans
+from mixlaw.cli.demo import run_demo, template
 from mixlaw.cli.edits import parse_edits
 from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
 from mixlaw.files import write_text
 from mixlaw.mixture import Mixture
+from mixlaw.plan.budget import plan_budget
+from mixlaw.plan.question import RunScale
+from mixlaw.report import write_report
 from mixlaw.study import Scale, Study
 
 app = typer.Typer(
@@ -103,8 +106,8 @@ def design(
 ) -> None:
     """Choose the mixtures and sizes of the proxy runs; with --next, of the runs to do next."""
     if following is not None:
-        following_runs = Study(study).ask(following)
-        _out(following_runs.to_dict(), as_json, lambda: show_plans.plan(following_runs))
+        found = Study(study).ask(following)
+        _out(found.to_dict(), as_json, lambda: show_plans.plan(found))
         return
     specs = Study(study).design()
     _out([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
@@ -112,10 +115,10 @@ def design(
 
 @app.command()
 def plan(
+    budget: Annotated[float, typer.Option(help="FLOPs for proxy runs, for instance 1e20.")],
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY]", help="Folder or YAML file of a study.")
     ] = None,
-    budget: Annotated[float, typer.Option(help="FLOPs for proxy runs, for instance 1e20.")] = 0.0,
     num_params: Annotated[
         float | None, typer.Option(min=1, help="Parameters of the big run, without a study.")
     ] = None,
@@ -128,10 +131,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What a budget buys: how many proxies of which sizes, and how sure they make the decision."""
-    from mixlaw.plan.budget import plan_budget
-    from mixlaw.plan.question import RunScale
-
     if study is not None:
+        if num_params or train_tokens or domains:
+            raise StudyError(
+                "a study knows its own big run; give either a study, or --num-params, "
+                "--train-tokens and --domains"
+            )
         found = Study(study).plan_budget(budget)
     elif num_params and train_tokens and domains:
         target = RunScale(num_params, train_tokens)
@@ -159,7 +164,13 @@ def edit(
 ) -> None:
     """What a change of domains costs: which runs are kept, which are needed, what reuse saves."""
     opened = Study(study)
-    edits = parse_edits(add or [], remove or [], split or [], merge or [], revise or [])
+    edits = parse_edits(
+        add=add or [],
+        remove=remove or [],
+        split=split or [],
+        merge=merge or [],
+        revise=revise or [],
+    )
     found = opened.plan_edit(edits)
     if out is not None:
         opened.carry(edits).runs.write(out)
@@ -252,8 +263,6 @@ def verify(study: StudyPath, as_json: Json = False) -> None:
 @app.command()
 def report(study: StudyPath, as_json: Json = False) -> None:
     """Write report.html: one file, readable offline."""
-    from mixlaw.report import write_report
-
     path = write_report(Study(study))
     _out({"report": str(path)}, as_json, lambda: show.line(f"wrote {path}"))
 
@@ -264,14 +273,7 @@ def demo(
     short: Annotated[bool, typer.Option("--short", help="About a minute, less exact.")] = False,
 ) -> None:
     """The whole job on text of the installed Python environment, in minutes."""
-    from mixlaw.cli.demo import run_demo
-
     run_demo(folder, short=short)
-
-
-def template(name: str) -> str:
-    """A study file shipped with the package."""
-    return (files("mixlaw.study") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _parse_mixture(text: str) -> Mixture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.resources import files
 from pathlib import Path
 
 from mixlaw.cli import show
@@ -17,8 +18,6 @@ def run_demo(folder: Path, *, short: bool) -> None:
 
     Raises: StudyError: the folder holds another study.
     """
-    from mixlaw.cli.app import template
-
     started = time.perf_counter()
     text = template("demo-short.yaml" if short else "demo.yaml")
     file = folder / "study.yaml"
@@ -49,3 +48,8 @@ def run_demo(folder: Path, *, short: bool) -> None:
     path = write_report(study)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     show.line(f"wrote {path}: open it in a browser. All of it took {minutes} min {seconds} s.")
+
+
+def template(name: str) -> str:
+    """A study file shipped with the package."""
+    return (files("mixlaw.study") / "templates" / name).read_text(encoding="utf-8")

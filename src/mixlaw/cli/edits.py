@@ -8,8 +8,11 @@ from mixlaw.errors import MixtureError
 from mixlaw.mixture import Domain
 from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split
 
+SPLIT = "--split web=news:0.3,forums:0.7"
+
 
 def parse_edits(
+    *,
     add: Sequence[str],
     remove: Sequence[str],
     split: Sequence[str],
@@ -24,9 +27,8 @@ def parse_edits(
     edits: list[Edit] = [Add(_domain(text, "--add")) for text in add]
     edits += [Remove(name) for name in remove]
     for text in split:
-        name, parts = _sides(text, "--split web=news:0.3,forums:0.7")
-        pairs = [part.partition(":") for part in parts]
-        edits.append(Split(name, {part: _number(ratio, text) for part, _, ratio in pairs}))
+        name, parts = _sides(text, SPLIT)
+        edits.append(Split(name, dict(_part(part, text) for part in parts)))
     for text in merge:
         whole, parts = _sides(text, "--merge web=news,forums")
         edits.append(Merge(parts, whole))
@@ -40,8 +42,19 @@ def parse_edits(
 
 def _domain(text: str, option: str) -> Domain:
     name, equals, tokens = text.partition("=")
-    count = int(_number(tokens, f"{option} {text}")) if equals else None
-    return Domain(name.strip(), count)
+    if not equals:
+        return Domain(name.strip())
+    count = _number(tokens, f"{option} {text}")
+    if not count.is_integer():
+        raise MixtureError(f"{tokens!r} in '{option} {text}' is no whole number of tokens")
+    return Domain(name.strip(), int(count))
+
+
+def _part(text: str, where: str) -> tuple[str, float]:
+    name, colon, ratio = text.partition(":")
+    if not colon:
+        raise MixtureError(f"{text!r} in {where!r} has no ratio; the form is {SPLIT}")
+    return name.strip(), _number(ratio, where)
 
 
 def _sides(text: str, example: str) -> tuple[str, list[str]]:

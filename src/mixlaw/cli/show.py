@@ -13,12 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from mixlaw.laws.noise import Noise, measured_noise
-from mixlaw.runs import FAILED, RunSpec, RunTable
+from mixlaw.report.words import short_count
+from mixlaw.runs import FAILED, REPLICATE, RunSpec, RunTable
 
 if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
-    from mixlaw.optimize import Decision
+    from mixlaw.optimize import Decision, Interval
     from mixlaw.optimize.pareto import ParetoFront
     from mixlaw.study import Study
     from mixlaw.study.verification import Verification
@@ -97,7 +98,7 @@ def design(specs: Sequence[RunSpec]) -> None:
     rows = [[label, *(f"{m[name]:.3f}" for name in names)] for label, m in first.items()]
     table(["mixture", *names], rows)
     sizes = list(dict.fromkeys(spec.size for spec in specs))
-    extra = sum(spec.role == "replicate" for spec in specs)
+    extra = sum(spec.role == REPLICATE for spec in specs)
     line(f"{len(first)} mixtures at {', '.join(sizes)}: {len(specs)} runs, {extra} of them")
     line("replicates with another seed, so that the noise is known")
 
@@ -297,8 +298,6 @@ def _freedom(found: Decision) -> None:
 
 def _other_scales(found: Decision) -> None:
     """How the optimum moves with scale."""
-    from mixlaw.report.words import short_count
-
     if not found.scales:
         return
     names = [
@@ -350,7 +349,7 @@ def verification(found: Verification) -> None:
         line(f"diverged and left out: {failed}")
 
 
-def _interval(interval: Any) -> str:
+def _interval(interval: Interval) -> str:
     return f"{interval.value:.4f} ± {interval.half_width:.4f}"
 
 

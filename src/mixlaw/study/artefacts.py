@@ -66,7 +66,7 @@ class Artefacts:
 
     def is_newest(self, name: str) -> bool:
         """Whether a file is younger than every result that it may tell of."""
-        told = [self.folder / n for n in (name, FIT, DECISION, VERIFICATION)]
+        told = [self.folder / n for n in (name, FIT, DECISION, PARETO, VERIFICATION)]
         times = [path.stat().st_mtime_ns for path in told if path.exists()]
         return told[0].exists() and times[0] == max(times)
 

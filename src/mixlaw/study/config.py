@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -178,12 +179,24 @@ class StudyConfig(Section):
     target: TargetConfig = TargetConfig()
     verify: VerifyConfig = VerifyConfig()
 
+    @property
+    def target_params(self) -> int | None:
+        """Parameters of the target, given as such or by its size."""
+        target = self.target
+        return target.num_params if target.size is None else self.sizes[target.size].num_params
+
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         if self.table is not None:
             self._only_a_table()
         if self.table is None and (not self.domains or self.training is None):
             raise ValueError("give domains, sizes and training, or a table of finished runs")
+        for section, name, what in (
+            (self.baselines, "recommended", "the decision's own mixture"),
+            (self.tradeoffs, "objective", "the study's own objective"),
+        ):
+            if name in section:
+                raise ValueError(f"{name!r} is the name of {what}; choose another")
         for name, shares in self.baselines.items():
             try:
                 Mixture(shares)
@@ -298,18 +311,20 @@ def _explain(problem: Any) -> str:
 
 def _section_at(location: tuple) -> list[str]:
     """Names of the keys valid at a place in the study file."""
-    model: Any = StudyConfig
+    kind: Any = StudyConfig
     for step in location:
-        if model is StudyConfig and step in ("domains", "validation_only"):
-            model = DomainConfig
-        elif model is StudyConfig and step == "sizes":
-            model = SizeConfig
-        elif step in model.model_fields:
-            for kind in (model.model_fields[step].annotation, *_arguments(model, step)):
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
-                    model = kind
-    return list(model.model_fields)
+        kind = _inside(kind, step)
+    return list(kind.model_fields)
 
 
-def _arguments(model: type[BaseModel], name: str) -> tuple:
-    return getattr(model.model_fields[name].annotation, "__args__", ())
+def _inside(kind: Any, step: str | int) -> Any:
+    """The kind of what stands at `step` in a section, a mapping or a list."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        inner = kind.model_fields[str(step)].annotation
+    else:
+        inner = get_args(kind)[-1]
+    if get_origin(inner) is Annotated:
+        inner = get_args(inner)[0]
+    if get_origin(inner) is UnionType:  # a section or None
+        inner = get_args(inner)[0]
+    return inner

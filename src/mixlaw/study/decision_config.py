@@ -47,7 +47,11 @@ class ObjectiveConfig(Section):
 
 
 def _objective(value: Any) -> Any:
-    if isinstance(value, Mapping) and "weights" not in value:
+    # A key of the long form, or a setting where a weight would stand, is no target -> weight.
+    if isinstance(value, Mapping) and not (
+        ObjectiveConfig.model_fields.keys() & value.keys()
+        or any(isinstance(weight, Mapping | list) for weight in value.values())
+    ):
         return {"weights": value}
     return value
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixlaw.errors import StudyError
+from mixlaw.errors import RunTableError, StudyError
 from mixlaw.files import read_json, write_json
 from mixlaw.mixture import Domain, Mixture
+from mixlaw.plan.budget import BudgetPlan, plan_budget
 from mixlaw.plan.proposals import SAME_SHARES, Plan, Proposal, propose
 from mixlaw.plan.question import Question, RunScale
 from mixlaw.runs import RunTable, higher_is_better
@@ -30,21 +32,48 @@ class Planning:
     """What may be run next in a study.
 
     Attributes:
+        domains: with the tokens of the big run.
         runs: finished so far, without those for verification; None for none.
-        scales: what a new run may have.
-        pending: asked for and not done.
     """
 
     config: StudyConfig
     domains: Sequence[Domain]
     runs: RunTable | None
-    scales: Sequence[RunScale]
-    target: RunScale
-    pending: Sequence[Proposal]
 
-    def plan(self, count: int) -> Plan:
-        """Raises: StudyError: an objective on scores, which no plan is made for; and as
-        `propose`."""
+    @cached_property
+    def scales(self) -> list[RunScale]:
+        """What a new run may have: what the study says, else the sizes that it trains at their
+        longest horizon, else the scales of the runs so far; one, unknown, where nothing tells."""
+        config, runs = self.config, self.runs
+        if config.plan.scales:
+            return [RunScale(scale.num_params, scale.train_tokens) for scale in config.plan.scales]
+        if config.training is not None:
+            tokens = config.training.horizon_steps[-1] * config.training.tokens_per_step
+            sizes = [config.sizes[name].num_params for name in config.training.sizes]
+            return [RunScale(float(size), float(tokens)) for size in sizes]
+        if runs is None:
+            return [RunScale()]
+        last: dict[float, float] = {}
+        for size, tokens in zip(runs.num_params.tolist(), runs.train_tokens.tolist(), strict=True):
+            last[size] = max(last.get(size, tokens), tokens)
+        if any(np.isnan([size, tokens]).any() for size, tokens in last.items()):
+            return [RunScale()]
+        return [RunScale(size, tokens) for size, tokens in sorted(last.items())]
+
+    @property
+    def target(self) -> RunScale:
+        """The scale of the decision; unknown where the runs' scales are."""
+        return RunScale() if self.scales == [RunScale()] else self._big_run
+
+    @property
+    def _big_run(self) -> RunScale:
+        return RunScale(self.config.target_params, self.config.target.train_tokens)
+
+    def plan(self, count: int, pending: Sequence[Proposal]) -> Plan:
+        """The next runs worth doing, where `pending` ones will be done.
+
+        Raises: StudyError: an objective on scores, which no plan is made for; and as `propose`.
+        """
         objective = self.config.objective.build()
         scores = [target for target in objective.targets if higher_is_better(target)]
         if scores:
@@ -65,32 +94,39 @@ class Planning:
             self.runs,
             question,
             count,
-            pending=[(asked.mixture, asked.scale) for asked in self.pending],
+            pending=[(asked.mixture, asked.scale) for asked in pending],
             threshold=self.config.plan.threshold,
             seed=self.config.seed,
         )
 
+    def ask(self, count: int, folder: Path) -> Plan:
+        """As `plan`, with what was asked for before pending; remembered in the folder."""
+        pending = still_pending(read_asked(folder), self.runs)
+        plan = self.plan(count, pending)
+        if not plan.stop:
+            write_asked(folder, [*pending, *plan.proposals])
+        return plan
 
-def run_scales(config: StudyConfig, runs: RunTable | None) -> list[RunScale]:
-    """What a new run may have: what the study says, else the sizes that it trains at their longest
-    horizon, else the scales of the runs so far.
+    def budget(self, flops: float) -> BudgetPlan:
+        """What a budget buys.
 
-    Raises: StudyError: nothing tells.
-    """
-    if config.plan.scales:
-        return [RunScale(scale.num_params, scale.train_tokens) for scale in config.plan.scales]
-    if config.training is not None:
-        tokens = config.training.horizon_steps[-1] * config.training.tokens_per_step
-        sizes = [config.sizes[name].num_params for name in config.training.sizes]
-        return [RunScale(float(size), float(tokens)) for size in sizes]
-    if runs is None:
-        return [RunScale()]
-    last: dict[float, float] = {}
-    for size, tokens in zip(runs.num_params.tolist(), runs.train_tokens.tolist(), strict=True):
-        last[size] = max(last.get(size, tokens), tokens)
-    if any(np.isnan([size, tokens]).any() for size, tokens in last.items()):
-        return [RunScale()]
-    return [RunScale(size, tokens) for size, tokens in sorted(last.items())]
+        Raises: StudyError: the study names no big run; and as `mixlaw.plan.budget.plan_budget`.
+        """
+        if self._big_run.flops is None:
+            raise StudyError(
+                f"a budget is for proxies of a big run, and the study's target is {self._big_run}; "
+                "give target: {num_params: ..., train_tokens: ...}"
+            )
+        known = [scale for scale in self.scales if scale.flops] or None
+        runs = self.runs if known else None
+        return plan_budget(
+            flops,
+            num_domains=len(self.domains),
+            target=self._big_run,
+            scales=known,
+            runs=runs,
+            objective=None if runs is None else self.config.objective.build().shares,
+        )
 
 
 def read_asked(folder: Path) -> list[Proposal]:
@@ -161,4 +197,10 @@ def told(
             **targets,
         }
     )
-    return RunTable.from_rows(rows)
+    table = RunTable.from_rows(rows)
+    strange = [name for name in targets if name not in table.targets]
+    if strange:
+        raise RunTableError(
+            f"{strange} are no targets; name each by its metric, such as loss/web or score/quiz"
+        )
+    return table

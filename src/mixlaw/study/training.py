@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlaw.design import design
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
-from mixlaw.mixture import Domain, Mixture
+from mixlaw.mixture import Constraints, Domain, Mixture
+from mixlaw.plan.proposals import Proposal
 from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec, RunStore
 from mixlaw.study.config import StudyConfig, TrainingConfig
 from mixlaw.train.recipe import ModelConfig, Recipe, Size
@@ -90,31 +92,74 @@ class Training:
         pools = self.pools(self.longest_tokens) or {}
         return [Domain(d.name, pools.get(d.name, d.available_tokens)) for d in self.corpus.domains]
 
+    def basis(self) -> dict[str, Any]:
+        """What the runs of the swarm depend on, JSON-able; speed settings do not count."""
+        config, training = self.config, self.settings
+        basis = config.model_dump(include={"seed"})
+        basis["corpus"] = self.corpus.digest  # of its tokens: edited text counts, too
+        basis["domains"] = list(config.domains)
+        basis["design"] = config.design.model_dump(exclude={"match_repetition"})
+        basis["pools"] = self.pools(self.longest_tokens)  # None: all text
+        basis["training"] = training.model_dump(
+            exclude={"stack_size", "workers", "checkpoint_steps"}
+        )
+        basis["sizes"] = {name: config.sizes[name].model_dump() for name in training.sizes}
+        return basis
+
+    def mixtures(self, prior: Mixture) -> list[Mixture]:
+        """The mixtures of the swarm, spread around `prior`. Raises: as `mixlaw.design.design`."""
+        settings = self.config.design
+        limits = Constraints(settings.lower, settings.upper, settings.max_epochs)
+        return design(
+            [domain.name for domain in self.corpus.domains],
+            settings.mixtures,
+            method=settings.method,
+            bounds=limits.bounds(self.proxy_domains(), self.longest_tokens),
+            prior=prior,
+            temperature=settings.temperature,
+            min_share=settings.min_share,
+            seed=self.config.seed,
+        )
+
     def swarm_specs(self, mixtures: Sequence[Mixture]) -> list[RunSpec]:
         """Every mixture at every trained size, and more seeds of a few mixtures for the noise."""
-        design, seed = self.config.design, self.config.seed
+        settings, seed = self.config.design, self.config.seed
         labels = [f"m{i:02d}" for i in range(len(mixtures))]
         # From the most even to the most extreme: noise differs over the simplex.
         order = np.argsort([max(mixture.values()) for mixture in mixtures], kind="stable")
-        picks = np.linspace(0, len(mixtures) - 1, design.replicated_mixtures).round().astype(int)
+        picks = np.linspace(0, len(mixtures) - 1, settings.replicated_mixtures).round().astype(int)
         runs = [
             (mixture, label, SWARM, seed) for mixture, label in zip(mixtures, labels, strict=True)
         ]
         runs += [
             (mixtures[i], labels[i], REPLICATE, seed + extra)
             for i in dict.fromkeys(order[picks].tolist())
-            for extra in range(1, design.replicate_seeds)
+            for extra in range(1, settings.replicate_seeds)
         ]
         horizons = self.settings.horizon_steps
         return [self._spec(*run, size, horizons) for size in self.settings.sizes for run in runs]
 
-    def next_spec(self, mixture: Mixture, num_params: float | None, number: int) -> RunSpec:
-        """A further run of the swarm, at the trained size of so many parameters."""
-        size = next(
-            name for name in self.settings.sizes if self.config.sizes[name].num_params == num_params
-        )
-        label, horizons = f"n{number:02d}", self.settings.horizon_steps
-        return self._spec(mixture, label, SWARM, self.config.seed, size, horizons)
+    def further_specs(
+        self, proposals: Sequence[Proposal], specs: Sequence[RunSpec]
+    ) -> list[RunSpec]:
+        """Runs that a swarm of `specs` gets in addition.
+
+        Raises: StudyError: a proposal at another scale than those of the swarm.
+        """
+        sizes = {self.config.sizes[name].num_params: name for name in self.settings.sizes}
+        further = []
+        for number, proposal in enumerate(proposals, start=len(specs)):
+            size = None if proposal.num_params is None else sizes.get(int(proposal.num_params))
+            if size is None or proposal.train_tokens != self.longest_tokens:
+                raise StudyError(
+                    f"the swarm has runs of {list(sizes)} parameters and {self.longest_tokens} "
+                    f"tokens, none of {proposal.scale}; let plan.scales name no others, or leave "
+                    "them out"
+                )
+            run = (proposal.mixture, f"n{number:02d}", SWARM, self.config.seed)
+            further.append(self._spec(*run, size, self.settings.horizon_steps))
+        known = {spec.run_id for spec in specs}
+        return [spec for spec in further if spec.run_id not in known]
 
     def verify_specs(self, mixtures: Mapping[str, Mixture]) -> list[RunSpec]:
         """Runs of the target scale on named mixtures, several seeds each.
