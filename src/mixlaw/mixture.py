@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -311,6 +311,22 @@ class Constraints:
                 )
             allowed[j] = cap * domain.available_tokens / train_tokens
         return lower, upper, allowed
+
+    def surviving(self, domains: Sequence[Domain]) -> Constraints:
+        """Those that mean something for other domains: bounds on domains that are there, groups of
+        which all are, and epoch caps where token counts are known."""
+        names = {domain.name for domain in domains}
+        here = {
+            label: {name: bound for name, bound in getattr(self, label).items() if name in names}
+            for label in ("lower", "upper", "fixed")
+        }
+        caps = {d.name: self.epoch_cap(d.name) for d in domains if d.available_tokens}
+        return replace(
+            self,
+            **here,
+            groups={k: group for k, group in self.groups.items() if names >= set(group.domains)},
+            max_epochs={name: cap for name, cap in caps.items() if cap is not None} or None,
+        )
 
     def bounds(
         self, domains: Sequence[Domain], train_tokens: float | None = None

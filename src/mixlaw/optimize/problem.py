@@ -22,6 +22,7 @@ from mixlaw.runs import higher_is_better
 _STEP = 1e-6
 _MOST_LINES = 50
 _NEAR = 1e-7
+_EXPLAINED_FROM = 3  # starting points: an explanation need not be the deepest
 _MOST_NUMBERS = 1_000_000
 """Curvature comes from differences of slopes while a set of them holds no more numbers than this;
 beyond, BFGS is faster."""
@@ -250,7 +251,8 @@ class Problem:
         polytope = self.limits.polytope
         point = polytope.project(starts[0])
         if len(self.at(point).limits):
-            found = minimize_mixture(worst, polytope, starts=starts, convex=self.convex)
+            few = starts[:_EXPLAINED_FROM]
+            found = minimize_mixture(worst, polytope, starts=few, convex=self.convex)
             point = found.proportions
         lines: list[tuple[str, np.ndarray, float]] = []
         for _ in range(_MOST_LINES):

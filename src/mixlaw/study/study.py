@@ -39,7 +39,7 @@ from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.plan.budget import BudgetPlan
 from mixlaw.plan.edit_plan import EditPlan, plan_edit
-from mixlaw.plan.edits import Edit, shared_mixtures
+from mixlaw.plan.edits import Edit, apply_edits, shared_mixtures
 from mixlaw.plan.proposals import Plan
 from mixlaw.plan.reuse import MOVED, Carried, carry_runs
 from mixlaw.runs import VERIFY, RunSpec, RunStore, RunTable, higher_is_better
@@ -138,7 +138,13 @@ class Study:
     def runs(self) -> RunTable:
         """The table of finished runs. Raises: StudyError: there is none yet."""
         if self.config.table is not None:
-            return RunTable.read(self.folder / self.config.table)
+            path = self.folder / self.config.table
+            if not path.exists():
+                raise StudyError(
+                    f"no runs yet at {path}; put the table there, or ask what to run first: "
+                    f"mixlaw design {self.folder} --next 1"
+                )
+            return RunTable.read(path)
         path = self.folder / RUNS
         if not path.exists():
             raise StudyError(
@@ -207,14 +213,19 @@ class Study:
         return self._planning.budget(flops)
 
     def plan_edit(self, edits: Sequence[Edit]) -> EditPlan:
-        """What a change of domains makes of the runs and the decision; `mixlaw.plan.edit_plan`."""
-        scale = self.scale
+        """What a change of domains makes of the runs and the decision; `mixlaw.plan.edit_plan`.
+
+        The study's constraints hold as far as the domains that they name are still there.
+        """
+        scale, domains = self.scale, self.domains()
+        constraints = self.config.constraints.build().surviving(apply_edits(domains, edits))
         return plan_edit(
             self.fit(),
             self.optimize().recommended,
             edits,
-            domains=self.domains(),
+            domains=domains,
             objective=self.objective,
+            constraints=constraints,
             num_params=scale.num_params,
             train_tokens=scale.train_tokens,
             seed=self.config.seed,
