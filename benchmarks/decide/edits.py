@@ -113,11 +113,15 @@ class Truth:
             return (-self.a * self.k * data ** (-self.a - 1))[:, :, None] * slopes
         return (self.k * np.exp(weights @ self.worth.T))[:, :, None] * self.worth
 
-    def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
+    def half_width(
+        self, coefficients, weights, num_params, train_tokens, *, level, available_tokens=None
+    ):
         return np.zeros(len(weights))
 
-    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
-        return float(gap > 0)
+    def difference_scale(
+        self, coefficients, weights, num_params, train_tokens, *, available_tokens=None
+    ):
+        return 0.0
 
 
 @dataclass(frozen=True)

@@ -133,10 +133,14 @@ class Fitted:
     def gradient(self, weights, num_params, train_tokens, *, available_tokens):
         return self.formula.slope(weights)
 
-    def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
+    def half_width(
+        self, coefficients, weights, num_params, train_tokens, *, level, available_tokens
+    ):
         raise NotImplementedError("a random law has no intervals")
 
-    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
+    def difference_scale(
+        self, coefficients, weights, num_params, train_tokens, *, available_tokens
+    ):
         raise NotImplementedError("a random law has no intervals")
 
 

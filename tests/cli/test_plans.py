@@ -163,6 +163,8 @@ class TestEdit:
             (("--split", "web"), "not of the form --split web=news:0.3"),
             (("--split", "web=news,forums"), "'news' in 'web=news,forums' has no ratio"),
             (("--split", "web=news:x,forums:1"), "'x' in 'web=news:x,forums:1' is no number"),
+            (("--split", "web=news:.3,news:.7"), "'news' is named twice in '--split web=news"),
+            (("--remove", "web", "--remove", "code"), "the edits leave ['books']"),
             (("--merge", "text=web"), "name two domains or more"),
             (("--remove", "books", "--out", "kept.txt"), "unknown kind '.txt'"),
         ],
@@ -171,6 +173,35 @@ class TestEdit:
         code, out, err = mixlaw("edit", study, *arguments)
         assert (code, out) == (1, "")
         assert message in err
+
+
+class TestScores:
+    """Plans and edits are for losses, and say so."""
+
+    @pytest.fixture
+    def scored(self, study) -> Path:
+        rows = RunTable.read(study / "runs.csv").rows()
+        rows = [row | {"score/quiz": 1 - 0.2 * row["loss/web"]} for row in rows]
+        RunTable.from_rows(rows).write(study / "runs.csv")
+        path = study / "study.yaml"
+        text = path.read_text().replace("loss/web: 1, loss/code: 1", "score/quiz: 1")
+        scales = "plan: {scales: [{num_params: 1e8, train_tokens: 2e9}]}\n"
+        path.write_text(text + scales + "target: {num_params: 1e9, train_tokens: 2e10}\n")
+        return study
+
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            (("edit", "{}", "--remove", "books"), "edits"),
+            (("plan", "{}", "--budget", "1e18"), "a budget"),
+        ],
+    )
+    def test_are_refused(self, mixlaw, scored, arguments, what):
+        code, out, err = mixlaw(*(argument.format(scored) for argument in arguments))
+        assert (code, out) == (1, "")
+        assert "names the scores ['score/quiz']" in err
+        assert f"error: {what}" in err
+        assert "planned for losses" in err
 
 
 class TestPareto:

@@ -43,11 +43,15 @@ class KnownLaw:
     def gradient(self, weights, num_params, train_tokens, *, available_tokens=None):
         return -self.rate * self.size * np.exp(-self.rate * weights[:, None, :])
 
-    def half_width(self, coefficients, weights, num_params, train_tokens, *, level):
+    def half_width(
+        self, coefficients, weights, num_params, train_tokens, *, level, available_tokens=None
+    ):
         return np.full(len(weights), 0.1 * float(np.linalg.norm(coefficients)))
 
-    def probability_better(self, gap, coefficients, weights, num_params=None, train_tokens=None):
-        return 0.5 + 0.5 * np.tanh(gap / 0.1)
+    def difference_scale(
+        self, coefficients, weights, num_params, train_tokens, *, available_tokens=None
+    ):
+        return 0.1
 
 
 def arguments_of(law, changes):

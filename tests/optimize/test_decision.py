@@ -93,7 +93,7 @@ def test_conflicts_with_the_support_are_named(lab):
     assert text.startswith("lower[code] = 0.6 (user); upper[code] = 0.5 (support); relax")
     roomy = [Domain("web", 90), *(Domain(name, 10**6) for name in lab.names[1:])]
     text = conflict(domains=roomy, support=lab.support, constraints=Constraints(max_epochs=1))
-    assert text.startswith("lower[web] = 0.1 (support); upper[web] = 0.09 (epoch cap); relax")
+    assert text.startswith("lower[web] = 0.1 (support); upper[web] = 0.09 (epoch cap: 1 epochs of")
     text = conflict(
         support=np.array([[0.3, 0.2, 0.1, 0.4], [0.3, 0.1, 0.2, 0.4]]),
         constraints=Constraints(upper={"web": 0.3, "code": 0.1, "books": 0.1}),

@@ -126,6 +126,34 @@ def test_budgets_survive_json():
     assert BudgetPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
+def test_an_allocation_is_weighed_once_and_what_the_cap_leaves_is_told():
+    ladder = [SMALL, MIDDLE, BIG]
+    plan = plan_budget(1e24, num_domains=5, target=TARGET, scales=ladder)
+    runs = [item.proxies for item in plan.alternatives]
+    assert len(set(runs)) == len(runs)
+    left = 1e24 - plan.recommended.flops
+    assert f"{left:.2g} FLOPs (100% of the budget) are left over" in plan.reason
+    assert "at most 80 mixtures (16 a domain)" in plan.reason
+    assert "larger proxies" in plan.reason
+    small = plan_budget(2e15, num_domains=5, target=TARGET, scales=ladder)
+    assert "left over" not in small.reason
+
+
+def test_counts_are_short_and_units_read_well():
+    plan = plan_budget(1e17, num_domains=4, target=TARGET, scales=[SMALL, MIDDLE])
+    assert plan.recommended.name.startswith(f"{plan.recommended.proxies[0].num_runs} x 1")
+    assert "e+0" not in plan.recommended.name
+    objective = {"loss/x": 1.0}
+    runs = swarm(20)
+    known = plan_budget(1e17, num_domains=4, target=TARGET, runs=runs, objective=objective)
+    assert "in the objective's unit)" in known.reason
+
+
+def test_a_budget_is_planned_for_losses():
+    with pytest.raises(StudyError, match=r"names the scores \['score/q'\]; give the losses"):
+        plan_budget(1e17, num_domains=4, target=TARGET, runs=swarm(20), objective={"score/q": 1.0})
+
+
 def test_e_folds_add_up_along_a_ladder():
     assert e_folds(SMALL, BIG) == pytest.approx(e_folds(SMALL, MIDDLE) + e_folds(MIDDLE, BIG))
 

@@ -135,8 +135,9 @@ def test_the_page_states_the_recommended_shares(study, page):
     for name, share in recommended.items():
         assert re.search(rf">{name}</th>\s*<td>{share:.2%}</td>", page)
         assert f"{percent(share)} {name}" in page
-    exact = unescape(re.search(r"<pre>(\{.*?\})</pre>", page, re.DOTALL)[1])
-    assert json.loads(exact) == dict(recommended)
+    exact = re.search(r"<pre>(\{.*?\})</pre>", page, re.DOTALL)
+    assert exact
+    assert json.loads(unescape(exact[1])) == dict(recommended)
 
 
 def test_the_same_study_gives_the_same_bytes(study, page):
@@ -287,3 +288,56 @@ def test_what_speaks_against_the_fit_is_in_the_report(tmp_path):
     for found in made.diagnose():
         assert f"{found.kind.capitalize()}: {plain(found.text)}." in unescape(html)
     assert HOSTILE[0] not in html
+
+
+def add_score(folder):
+    """A score that follows loss/web."""
+    table = RunTable.read(folder / "runs.csv")
+    rows = [row | {"score/quiz": 0.2 + 0.6 / (1 + np.exp(row["loss/web"]))} for row in table.rows()]
+    RunTable.from_rows(rows).write(folder / "runs.csv")
+
+
+@pytest.mark.parametrize(
+    ("objective", "unit"),
+    [
+        ("{score/quiz: 1}", "minus the score"),
+        (
+            "{weights: {score/quiz: 1, loss/law: 1}, relative_to: uniform, "
+            "floors: {score/quiz: {than: uniform, slack: 0.01}}}",
+            "relative change from uniform",
+        ),
+    ],
+)
+def test_an_objective_on_scores_is_drawn_and_told(tmp_path, objective, unit):
+    targets = ("loss/web", "loss/law")
+    study = make_study(tmp_path / "s", ("web", "code", "wiki"), targets, ONE_SCALE, laws=("m4",))
+    add_score(study.folder)
+    file = study.folder / "study.yaml"
+    old = file.read_text(encoding="utf-8").splitlines()[1]
+    file.write_text(file.read_text(encoding="utf-8").replace(old, f"objective: {objective}"))
+    page = unescape(render(Study(study.folder)))
+    assert Reader(page).open == []
+    assert f"({unit}, lower is better)" in page
+    assert "Predicted against observed for score/quiz, held out." in page
+    best = max(row["score/quiz"] for row in RunTable.read(study.folder / "runs.csv").rows())
+    assert re.search(rf">score/quiz</th>\s*<td>{best:.4f}</td>", page)
+
+
+def test_regret_and_how_the_mixture_was_chosen_are_told(tmp_path):
+    more = "optimize: {robust: 0.9, draws: 4}\nconstraints: {granularity: 10}\n"
+    targets = ("loss/web", "loss/law")
+    made = make_study(
+        tmp_path / "s", ("web", "code", "wiki"), targets, ONE_SCALE, laws=("m4",), more=more
+    )
+    page, decision = unescape(render(made)), made.optimize()
+    regret, robust, distance = decision.regret, decision.robust, decision.distance
+    assert regret
+    assert robust
+    assert distance
+    assert f"is expected to be {regret.expected:.2g} from the best allowed mixture" in page
+    assert "Expected regret" in page
+    told = f"quantile of 4 refits to resampled mixtures, which is {robust.value:.4f} here"
+    assert f"Chosen for the 90% {told}" in page
+    assert f"raises the objective by {decision.rounding_cost:.2g}" in page
+    assert "Each share is kept within the trained range" in page
+    assert f"{distance.nearest:.2f} from the nearest trained one (Hellinger" in page

@@ -15,9 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from mixlaw import __version__
-from mixlaw.cli import show, show_plans
+from mixlaw.cli import show, show_decision, show_plans
 from mixlaw.cli.demo import run_demo, template
-from mixlaw.cli.edits import parse_edits
+from mixlaw.cli.edits import check_edits, parse_edits
+from mixlaw.cli.terminal import error, line
 from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
 from mixlaw.files import write_text
 from mixlaw.mixture import Mixture
@@ -44,13 +45,13 @@ def main() -> None:
     """Run the command line; turn mixlaw's errors into a message and an exit code."""
     try:
         app()
-    except MixlawError as error:
-        show.error(str(error))
+    except MixlawError as failed:
+        error(str(failed))
         sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+    except ModuleNotFoundError as failed:
+        if failed.name not in EXTRAS:
             raise
-        show.error(str(MissingExtraError(error.name, EXTRAS[error.name])))
+        error(str(MissingExtraError(failed.name, EXTRAS[failed.name])))
         sys.exit(1)
 
 
@@ -78,7 +79,7 @@ def init(folder: Annotated[Path, typer.Argument(help="New folder for the study."
     if path.exists():
         raise StudyError(f"{path} exists already; edit it, or name another folder")
     write_text(path, template("study.yaml"))
-    show.line(f"wrote {path}: name your domains and paths in it, then: mixlaw status {folder}")
+    line(f"wrote {path}: name your domains and paths in it, then: mixlaw status {folder}")
 
 
 @app.command()
@@ -171,6 +172,7 @@ def edit(
         merge=merge or [],
         revise=revise or [],
     )
+    check_edits(edits, opened.domains(), opened.objective)
     found = opened.plan_edit(edits)
     if out is not None:
         opened.carry(edits).runs.write(out)
@@ -231,14 +233,14 @@ def predict(
             for m, f in zip(mixtures.values(), forecasts, strict=True)
         ],
     }
-    _out(data, as_json, lambda: show.forecasts(list(mixtures), data))
+    _out(data, as_json, lambda: show_decision.forecasts(list(mixtures), data))
 
 
 @app.command()
 def optimize(study: StudyPath, as_json: Json = False) -> None:
     """The mixture to train, how much better it is, and how sure."""
     decision = Study(study).optimize()
-    _out(decision.to_dict(), as_json, lambda: show.decision(decision))
+    _out(decision.to_dict(), as_json, lambda: show_decision.decision(decision))
 
 
 @app.command()
@@ -249,7 +251,7 @@ def pareto(
 ) -> None:
     """What the objective and the study's trade-offs cost each other."""
     front = Study(study).pareto(points)
-    _out(front.to_dict(), as_json, lambda: show.front(front))
+    _out(front.to_dict(), as_json, lambda: show_decision.front(front))
 
 
 @app.command()
@@ -257,14 +259,14 @@ def verify(study: StudyPath, as_json: Json = False) -> None:
     """Train the target size on the recommended mixture and the baselines; compare."""
     with show.swarm_progress() as on_progress:
         found = Study(study).verify(on_progress)
-    _out(found.to_dict(), as_json, lambda: show.verification(found))
+    _out(found.to_dict(), as_json, lambda: show_decision.verification(found))
 
 
 @app.command()
 def report(study: StudyPath, as_json: Json = False) -> None:
     """Write report.html: one file, readable offline."""
     path = write_report(Study(study))
-    _out({"report": str(path)}, as_json, lambda: show.line(f"wrote {path}"))
+    _out({"report": str(path)}, as_json, lambda: line(f"wrote {path}"))
 
 
 @app.command()

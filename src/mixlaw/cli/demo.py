@@ -6,7 +6,8 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
-from mixlaw.cli import show
+from mixlaw.cli import show, show_decision
+from mixlaw.cli.terminal import line, step
 from mixlaw.errors import StudyError
 from mixlaw.files import write_text
 from mixlaw.report import write_report
@@ -30,24 +31,24 @@ def run_demo(folder: Path, *, short: bool) -> None:
         )
     study = Study(folder)
 
-    show.step(1, "Corpus: real text of this Python environment, deduplicated, split, tokenised")
+    step(1, "Corpus: real text of this Python environment, deduplicated, split, tokenised")
     show.corpus(study.corpus().summary())
-    show.step(2, "Design: which mixtures are worth a proxy run")
+    step(2, "Design: which mixtures are worth a proxy run")
     show.design(study.design())
-    show.step(3, "Train the swarm: several proxies at once, a finished-schedule loss per horizon")
+    step(3, "Train the swarm: several proxies at once, a finished-schedule loss per horizon")
     with show.swarm_progress() as on_progress:
         show.runs(study.train(on_progress))
-    show.step(4, "Fit: every law on the same held-out mixtures and scales")
+    step(4, "Fit: every law on the same held-out mixtures and scales")
     show.fit(study)
-    show.step(5, "Optimize: the best mixture for a larger model, with an interval")
-    show.decision(study.optimize())
-    show.step(6, "Verify: train that larger model on it, and on the baselines")
+    step(5, "Optimize: the best mixture for a larger model, with an interval")
+    show_decision.decision(study.optimize())
+    step(6, "Verify: train that larger model on it, and on the baselines")
     with show.swarm_progress() as on_progress:
-        show.verification(study.verify(on_progress))
-    show.step(7, "Report")
+        show_decision.verification(study.verify(on_progress))
+    step(7, "Report")
     path = write_report(study)
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
-    show.line(f"wrote {path}: open it in a browser. All of it took {minutes} min {seconds} s.")
+    line(f"wrote {path}: open it in a browser. All of it took {minutes} min {seconds} s.")
 
 
 def template(name: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mixlaw.errors import MixtureError
+from mixlaw.errors import MixtureError, StudyError
 from mixlaw.mixture import Domain
-from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split
+from mixlaw.optimize import Objective
+from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split, apply_edits
+from mixlaw.runs import higher_is_better
 
 SPLIT = "--split web=news:0.3,forums:0.7"
 
@@ -28,7 +30,7 @@ def parse_edits(
     edits += [Remove(name) for name in remove]
     for text in split:
         name, parts = _sides(text, SPLIT)
-        edits.append(Split(name, dict(_part(part, text) for part in parts)))
+        edits.append(Split(name, _ratios(parts, text)))
     for text in merge:
         whole, parts = _sides(text, "--merge web=news,forums")
         edits.append(Merge(parts, whole))
@@ -38,6 +40,36 @@ def parse_edits(
     if not edits:
         raise MixtureError("no edit given; use --add, --remove, --split, --merge or --revise")
     return edits
+
+
+def check_edits(edits: Sequence[Edit], domains: Sequence[Domain], objective: Objective) -> None:
+    """Refuse what no plan can be made for.
+
+    Raises:
+        MixtureError: fewer than two domains are left, or edits that make no sense.
+        StudyError: an objective, or a floor, on scores.
+    """
+    left = [domain.name for domain in apply_edits(domains, edits)]
+    if len(left) < 2:
+        raise MixtureError(
+            f"the edits leave {left or 'no domain'}; a mixture to decide needs two domains or "
+            "more, keep another"
+        )
+    named = dict.fromkeys([*objective.targets, *objective.floors])
+    if scores := [target for target in named if higher_is_better(target)]:
+        raise StudyError(
+            f"edits are planned for losses, and the objective or a floor names the scores "
+            f"{scores}; plan them in a study of the losses that the scores follow"
+        )
+
+
+def _ratios(parts: Sequence[str], where: str) -> dict[str, float]:
+    ratios: dict[str, float] = {}
+    for name, ratio in (_part(part, where) for part in parts):
+        if name in ratios:
+            raise MixtureError(f"{name!r} is named twice in '--split {where}'; name each part once")
+        ratios[name] = ratio
+    return ratios
 
 
 def _domain(text: str, option: str) -> Domain:

@@ -8,52 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
+from mixlaw.cli.terminal import err, error, heading, line, marked, notes, table
 from mixlaw.laws.noise import Noise, measured_noise
-from mixlaw.report.words import short_count
 from mixlaw.runs import FAILED, REPLICATE, RunSpec, RunTable
 
 if TYPE_CHECKING:
     from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
-    from mixlaw.optimize import Decision, Interval
-    from mixlaw.optimize.pareto import ParetoFront
     from mixlaw.study import Study
-    from mixlaw.study.verification import Verification
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-def error(message: str) -> None:
-    err.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
-
-
-def line(text: str) -> None:
-    out.print(_plain(text), soft_wrap=True)
-
-
-def step(number: int, title: str) -> None:
-    out.print(f"\n[bold cyan]{number}.[/] [bold]{_plain(title)}[/]")
-
-
-def _plain(text: str) -> str:
-    # Names come from users; square brackets in them are not markup.
-    return text.replace("[", r"\[")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    if title:
-        out.print(f"[italic]{_plain(title)}[/]", soft_wrap=True)
-    table = Table(header_style="bold", box=None)
-    for i, column in enumerate(columns):
-        table.add_column(_plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(_plain(str(cell)) for cell in row))
-    out.print(table)
 
 
 @contextlib.contextmanager
@@ -152,10 +116,10 @@ def fit(study: Study) -> None:
         for reason in dict.fromkeys(reasons.values()):
             line(f"refused {name}: {reason}")
     if findings:
-        out.print("\n[bold]Read this[/]")
-    for finding in findings:
-        out.print(f"[yellow]{finding.kind}:[/] {_plain(finding.text)}", soft_wrap=True)
-    told = {finding.text for finding in findings}
+        heading("\nRead this")
+    for found in findings:
+        marked(found.kind, found.text)
+    told = {found.text for found in findings}
     notes([text for text in fitted.warnings if text not in told])
 
 
@@ -222,146 +186,3 @@ def _by_target(
 
 def _short(number: float, digits: int = 3) -> str:
     return f"{number:.{digits}f}" if number < 1000 else f"{number:.1e}"
-
-
-def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
-    targets = list(data["forecasts"][0]["targets"])
-    rows = [
-        [target]
-        + [
-            f"{f['targets'][target]['value']:.4f} ± {f['targets'][target]['half_width']:.4f}"
-            for f in data["forecasts"]
-        ]
-        for target in targets
-    ]
-    table(["target", *names], rows, title=_scale_text(**data["scale"], level=data["level"]))
-    for name, forecast in zip(names, data["forecasts"], strict=True):
-        if forecast["extrapolates"]:
-            outside = "; ".join(forecast["extrapolates"])
-            notes([f"{name} lies outside the trained range ({outside}): a guess"])
-
-
-def decision(found: Decision) -> None:
-    names = list(found.recommended)
-    others = {name: comparison.forecast for name, comparison in found.baselines.items()}
-    everyone = {"recommended": found.forecast, **others}
-    rows = [
-        [domain, *(f"{forecast.mixture.get(domain, 0.0):.3f}" for forecast in everyone.values())]
-        for domain in names
-    ]
-    table(["share", *everyone], rows)
-    rows = [["objective", *(_interval(f.objective) for f in everyone.values())]]
-    rows += [
-        [f"  {target} ({found.objective.shares.get(target, 0):.2g})"]
-        + [_interval(f.targets[target]) for f in everyone.values()]
-        for target in found.forecast.targets
-    ]
-    title = _scale_text(found.num_params, found.train_tokens, found.level)
-    table(["forecast (weight)", *everyone], rows, title=title)
-    _freedom(found)
-    _other_scales(found)
-    for name, comparison in found.baselines.items():
-        line(
-            f"better than {name} by {comparison.gain:.4f}, "
-            f"with probability {comparison.probability_better:.2f}"
-        )
-    if found.regret is not None:
-        line(
-            f"expected to be {found.regret.expected:.2g} from the best allowed mixture, "
-            f"{found.regret.level:.0%} sure of less than {found.regret.bound:.2g}"
-        )
-    if found.gap is not None:
-        line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
-    else:
-        line(f"no certificate: the problem is not convex; starts agree within {found.spread:.1e}")
-    if found.robust is not None:
-        over = found.robust.over
-        what = f"{over:.0%} quantile" if isinstance(over, float) else over
-        line(f"chosen for the {what} of {found.robust.num_draws} refits to resampled mixtures")
-    if found.rounding_cost is not None:
-        line(f"rounding the shares costs {found.rounding_cost:.1e}")
-    for bound in found.active_bounds:
-        line(str(bound))
-    notes(found.warnings)
-
-
-def _freedom(found: Decision) -> None:
-    """Where the mixture may move, and what one more point of a domain buys."""
-    rows = []
-    for domain, share in found.recommended.items():
-        low, high = found.region.ranges[domain]
-        change = found.sensitivities[domain].objective
-        rows.append([domain, f"{share:.3f}", f"{low:.3f} to {high:.3f}", f"{change:+.5f}"])
-    title = f"nearly as good: objective within {found.region.tolerance:.2g}"
-    table(["domain", "recommended", "nearly as good", "one more point"], rows, title=title)
-
-
-def _other_scales(found: Decision) -> None:
-    """How the optimum moves with scale."""
-    if not found.scales:
-        return
-    names = [
-        "recommended",
-        *(
-            " x ".join(short_count(n) for n in (s.num_params, s.train_tokens) if n)
-            for s in found.scales
-        ),
-    ]
-    mixtures = [found.recommended, *(scale.mixture for scale in found.scales)]
-    rows = [[d, *(f"{m.get(d, 0.0):.3f}" for m in mixtures)] for d in found.recommended]
-    table(["share", *names], rows, title="the optimum at other scales (parameters x tokens)")
-
-
-def front(found: ParetoFront) -> None:
-    """The Pareto front, one mixture a row."""
-    domains = list(found.mixtures[0])
-    rows = [
-        [*(f"{value:.4f}" for value in values), *(f"{mixture[d]:.3f}" for d in domains)]
-        for values, mixture in zip(found.values, found.mixtures, strict=True)
-    ]
-    title = "no mixture is better in all objectives than one of these"
-    table([*found.objectives, *domains], rows, title=title)
-
-
-def verification(found: Verification) -> None:
-    rows = [
-        [
-            name,
-            _interval(verified.predicted),
-            f"{verified.mean:.4f}",
-            ", ".join(f"{value:.4f}" for value in verified.observed),
-            "yes" if verified.inside else "NO",
-        ]
-        for name, verified in found.mixtures.items()
-    ]
-    table(["mixture", "predicted", "observed", "by seed", "in the interval"], rows)
-    for name, gain in found.gains.items():
-        text = f"against {name}: gain {gain.mean:.4f} observed, {gain.predicted:.4f} predicted; "
-        if gain.tokens_share is None:
-            text += "never as good"
-        else:
-            most = "at most " if gain.tokens_share_is_bound else ""
-            text += (
-                f"its final objective was reached with {most}{gain.tokens_share:.0%} of its tokens"
-            )
-        line(text)
-    for failed in found.failed:
-        line(f"diverged and left out: {failed}")
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.4f} ± {interval.half_width:.4f}"
-
-
-def _scale_text(num_params: float | None, train_tokens: float | None, level: float) -> str:
-    parts = []
-    if num_params is not None:
-        parts.append(f"{num_params:,.0f} parameters")
-    if train_tokens is not None:
-        parts.append(f"{train_tokens:,.0f} tokens")
-    return f"at {' and '.join(parts) or 'the scale of the runs'}, {level:.0%} intervals"
-
-
-def notes(warnings: Sequence[str]) -> None:
-    for warning in dict.fromkeys(warnings):
-        out.print(f"[yellow]note:[/] {_plain(warning)}", soft_wrap=True)

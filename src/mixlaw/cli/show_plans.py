@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixlaw.cli.show import line, notes, table
+from mixlaw.cli.terminal import line, notes, table
 from mixlaw.plan.budget import BudgetPlan
 from mixlaw.plan.edit_plan import EditPlan
 from mixlaw.plan.proposals import Plan
@@ -49,9 +49,13 @@ def budget(found: BudgetPlan) -> None:
         ]
         for item in shown[:MOST_ALTERNATIVES]
     ]
-    columns = ["runs x parameters x tokens", "FLOPs", "half width", "expected regret"]
+    columns = ["runs x parameters x tokens", "FLOPs", "half width*", "expected regret"]
     table(columns, rows, title=f"ways to spend {found.flops:.3g} FLOPs, the recommended first")
     line(f"half widths and regrets are in {found.unit}")
+    line(
+        "* 90 % sure: of how far one mixture lies from the mean over mixtures; the interval of its "
+        "objective is wider, by the error of the level that all mixtures share"
+    )
     line(found.reason)
     line(f"expected errors: {found.source}")
 
@@ -68,7 +72,10 @@ def edit(found: EditPlan, out: Path | None) -> None:
     )
     for reason, count in found.left_out.items():
         line(f"left out: {count} ({reason})")
-    line(f"the objective rises by {found.edit_cost:.4f} with the best mixture by the old law")
+    moves = "rises" if found.edit_cost >= 0 else "falls"
+    line(
+        f"the objective {moves} by {abs(found.edit_cost):.4f} with the best mixture by the old law"
+    )
     line(f"keeping the ratios costs {found.keeping_cost:.4f} beyond that")
     if found.freezing is not None:
         line(

@@ -29,6 +29,8 @@ class Intervals(ABC):
         weights: np.ndarray,
         num_params: float | None,
         train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """(K, n) the objective of mixtures (n, M) by the fit of each fold of the mixture split."""
 
@@ -46,6 +48,7 @@ class Intervals(ABC):
         train_tokens: float | None = None,
         *,
         level: float = LEVEL,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M).
 
@@ -57,7 +60,9 @@ class Intervals(ABC):
         Raises: FitError: the targets that count were never measured together.
         """
         coefficients = np.asarray(coefficients, float)
-        folds = self.of_folds(coefficients, weights, num_params, train_tokens)
+        folds = self.of_folds(
+            coefficients, weights, num_params, train_tokens, available_tokens=available_tokens
+        )
         near = self.within.half_width(coefficients, level, folds)
         held_out = self.beyond or self.within
         distance = held_out.distance(num_params, train_tokens)
@@ -81,6 +86,26 @@ class Intervals(ABC):
         levels = self.levels(np.asarray(coefficients, float), num_params, train_tokens)
         return max(abs(level - levels[0]) for level in levels)
 
+    def difference_scale(
+        self: Judged,
+        coefficients: np.ndarray,
+        weights: np.ndarray,
+        num_params: float | None = None,
+        train_tokens: float | None = None,
+        *,
+        available_tokens: np.ndarray | None = None,
+    ) -> float:
+        """Scale of the Student t error (`regret.FREEDOM`) of what two mixtures (2, M) differ by in
+        `coefficients (T,) @ targets`; see `regret.ErrorField`."""
+        field = error_field(
+            self,
+            np.asarray(coefficients, float),
+            num_params,
+            train_tokens,
+            available_tokens=available_tokens,
+        )
+        return float(field.scales(weights)[0, 1])
+
     def probability_better(
         self: Judged,
         gap: float,
@@ -89,10 +114,7 @@ class Intervals(ABC):
         num_params: float | None = None,
         train_tokens: float | None = None,
     ) -> float:
-        """Probability that a mixture predicted lower by `gap` in `coefficients (T,) @ targets` than
-        another really is, at a scale; see `regret.ErrorField`.
-
-        Args: weights: (2, M) of the two, either first.
-        """
+        """Probability that of two mixtures (2, M) the one predicted lower by `gap` in
+        `coefficients (T,) @ targets` really is, at a scale."""
         field = error_field(self, np.asarray(coefficients, float), num_params, train_tokens)
         return chance_below(gap, float(field.scales(weights)[0, 1]))

@@ -209,8 +209,10 @@ class LinkedLaws(Intervals):
         weights: np.ndarray,
         num_params: float | None,
         train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
-        points = self.laws.points(weights, num_params, train_tokens)
+        points = self.laws.points(weights, num_params, train_tokens, available_tokens)
         pairs = zip(self.laws.folds, self.fold_links, strict=True)
         return np.stack([_linked(laws, links, coefficients, points) for laws, links in pairs])
 

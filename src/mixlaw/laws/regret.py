@@ -76,8 +76,10 @@ class Judged(Protocol):
         weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(n, T) of mixtures (n, M)."""
+        """(n, T) of mixtures (n, M), of domains with (M,) unique tokens."""
         ...
 
     def of_folds(
@@ -86,6 +88,8 @@ class Judged(Protocol):
         weights: np.ndarray,
         num_params: float | None,
         train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """(K, n) of `coefficients (T,) @ targets` by the laws of every fold."""
         ...
@@ -142,8 +146,10 @@ def error_field(
     coefficients: np.ndarray,
     num_params: float | None = None,
     train_tokens: float | None = None,
+    *,
+    available_tokens: np.ndarray | None = None,
 ) -> ErrorField:
-    """The errors of `coefficients (T,) @ targets` at a scale.
+    """The errors of `coefficients (T,) @ targets` at a scale, of domains with (M,) unique tokens.
 
     The part that folds do not show is learned from the mixture split; away from the trained scales
     it grows to what the scale split found and no further, since the folds disagree more and more
@@ -163,7 +169,9 @@ def error_field(
             far = _own(fitted, coefficients, held_out, SCALE_SPLIT)
         own += min(1.0, distance) * max(0.0, far - own)
     return ErrorField(
-        lambda weights: fitted.of_folds(coefficients, weights, num_params, train_tokens),
+        lambda weights: fitted.of_folds(
+            coefficients, weights, num_params, train_tokens, available_tokens=available_tokens
+        ),
         own,
     )
 
@@ -209,6 +217,7 @@ def regret_bound(
     candidates: np.ndarray,
     num_params: float | None = None,
     train_tokens: float | None = None,
+    available_tokens: np.ndarray | None = None,
     noise: bool = True,
     level: float = LEVEL,
     seed: int = 0,
@@ -220,6 +229,7 @@ def regret_bound(
         candidates: (n, M) what else could have been chosen: runs that are not trained yet, or
             mixtures that fill the allowed region, with the optimum of every fold's law. Only the
             500 with the lowest predictions, in units of their uncertainty, are looked at.
+        available_tokens: (M,) unique tokens of the domains; None where none is repeated.
         noise: whether f is what one run of each candidate would measure; else what it would on
             average, where a lucky run is no better choice.
         level: of the bound, in (0, 1).
@@ -235,9 +245,11 @@ def regret_bound(
         )
     if not 0 < level < 1:
         raise FitError(f"the level of the bound is {level}; it must lie between 0 and 1")
-    field = error_field(fitted, coefficients, num_params, train_tokens)
+    scale = (num_params, train_tokens)
+    field = error_field(fitted, coefficients, *scale, available_tokens=available_tokens)
     weights = np.vstack([chosen, _contenders(fitted, field, coefficients, candidates)])
-    predicted = fitted.predict(weights, num_params, train_tokens) @ coefficients
+    values = fitted.predict(weights, *scale, available_tokens=available_tokens)
+    predicted = values @ coefficients
     truths = predicted + field.draws(weights, NUM_DRAWS, np.random.default_rng(seed), noise=noise)
     regrets = truths[:, 0] - truths.min(axis=1)
     return RegretBound(float(regrets.mean()), float(np.quantile(regrets, level)), level)

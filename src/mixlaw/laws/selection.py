@@ -143,8 +143,10 @@ class FittedLaws(Intervals):
         weights: np.ndarray,
         num_params: float | None,
         train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
-        points = self.points(weights, num_params, train_tokens)
+        points = self.points(weights, num_params, train_tokens, available_tokens)
         return np.stack([weighted(laws, coefficients, points) for laws in self.folds])
 
     def levels(

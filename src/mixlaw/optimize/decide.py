@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import stdtrit
 
 from mixlaw.errors import FitError, InfeasibleError, MixtureError, StudyError
 from mixlaw.laws import FittedLaws
 from mixlaw.laws.base import Fitted
 from mixlaw.laws.bootstrap import Bootstrap
-from mixlaw.laws.regret import regret_bound
+from mixlaw.laws.links import LinkedLaws
+from mixlaw.laws.regret import FREEDOM, chance_below, regret_bound
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize.curved import without_limit
 from mixlaw.optimize.decision import (
@@ -36,6 +38,9 @@ from mixlaw.optimize.solve import GAP_TOLERANCE, Solution
 STEPS = (0.1, 0.3, 0.6, 1.0)
 """How far towards trained mixtures the alternatives to the optimum lie."""
 
+NEARLY = 1e-6
+"""Terms so near to the worst one are as bad."""
+
 FLAT = 0.002
 """The flat region: objectives within this share of the recommended mixture's."""
 
@@ -55,6 +60,7 @@ class Question:
             of the formula (docs/decisions.md). None turns the guard off.
         baselines: name -> mixture to compare with; one that breaks the constraints is flagged.
             Objective, floors and distances may name them.
+        guard: whether the support guards; else it is only compared with.
     """
 
     fitted: Forecaster
@@ -65,6 +71,12 @@ class Question:
     train_tokens: float | None
     support: np.ndarray | None
     baselines: Mapping[str, Mixture]
+    guard: bool = True
+
+    @property
+    def guarding(self) -> bool:
+        """Whether shares stay within the trained range."""
+        return self.guard and self.support is not None
 
     def scale(self) -> AtScale:
         """The law at the target scale. Raises: MixtureError: domains other than the law's."""
@@ -91,9 +103,24 @@ class Question:
 
     def guarded(self, problem: Problem) -> Problem:
         """The problem within the trained range, where there is a guard."""
-        if self.support is None:
+        if self.support is None or not self.guard:
             return problem
         return problem.within(problem.limits.guarded(self.support))
+
+    def pressing(self, seed: int) -> np.ndarray:
+        """Coefficients (T,) of what is minimised, as the targets press at the optimum: those of the
+        worst terms by their multipliers, of the floors by their prices.
+
+        Raises: as `optimize`.
+        """
+        problem = self.guarded(self.problem())
+        solution = problem.solve(self.starts(problem, seed))
+        out = solution.weights @ problem.matrix
+        for price, floor in zip(
+            solution.prices[len(problem.limits.smooth) :], problem.floors, strict=True
+        ):
+            out[floor.index] += floor.sign * price
+        return np.where(np.abs(out) > NEARLY * np.abs(out).max(), out, 0.0)
 
     def starts(self, problem: Problem, seed: int) -> np.ndarray:
         """Starting points (S, M)."""
@@ -111,6 +138,7 @@ def optimize(
     train_tokens: float | None,
     support: np.ndarray | None,
     baselines: Mapping[str, Mixture] | None = None,
+    guard: bool = True,
     robust: Robust | None = None,
     scales: Sequence[tuple[float | None, float | None]] = (),
     level: float = 0.9,
@@ -119,8 +147,8 @@ def optimize(
     """Find the mixture that the law predicts to be best, within what was asked and trained.
 
     Args:
-        fitted, objective, domains, constraints, num_params, train_tokens, support, baselines: the
-            question; see `Question`.
+        fitted, objective, domains, constraints, num_params, train_tokens, support, baselines,
+            guard: the question; see `Question`.
         robust: choose over refits instead of by the one fit.
         scales: others, (num_params, train_tokens), to say how the optimum moves.
         level: of the intervals.
@@ -143,6 +171,7 @@ def optimize(
         train_tokens,
         support,
         baselines or {},
+        guard,
     )
     return _Decider(question, robust, level, seed).decide(scales)
 
@@ -163,16 +192,19 @@ class _Decider:
         single = problem.solve(starts)
         solution, robust = self._robustly(single, starts)
         unguarded = None
-        if question.support is not None:
+        if question.support is not None and question.guard:
             # Starting from the guarded optimum too, a law with many minima cannot end above it.
             unguarded = self.free.solve(np.vstack([single.proportions, starts]))
         point, rounding_cost = self._rounded(solution.proportions)
         recommended = self._forecast(Mixture.from_array(self.names, point))
+        # Several terms that are worst together count as the multipliers say: no mixture is better
+        # in the worst term without being better in this mean of them.
+        coefficients = single.weights @ problem.matrix
         comparisons = {
-            name: self._compare(self._forecast(mixture), recommended)
-            for name, mixture in question.baselines.items()
+            name: self._compare(self._forecast(mixture), recommended, coefficients)
+            for name, mixture in distinct(question.baselines).items()
         }
-        active = problem.active(solution.proportions)
+        active = problem.active(point)
         distance = None
         if question.support is not None:
             distance = distance_from_trained(recommended.mixture, self.names, question.support)
@@ -186,8 +218,8 @@ class _Decider:
             unguarded=unguarded and Mixture.from_array(self.names, unguarded.proportions),
             guard_cost=unguarded and max(0.0, single.value - unguarded.value),
             distance=distance,
-            regret=self._regret(solution.proportions),
-            region=self._region(solution.proportions),
+            regret=self._regret(point, coefficients),
+            region=self._region(point),
             sensitivities=self._sensitivities(point),
             scales=others,
             robust=robust,
@@ -198,7 +230,8 @@ class _Decider:
             num_params=question.num_params,
             train_tokens=question.train_tokens,
             seed=self.seed,
-            warnings=_warnings(solution, active, comparisons, distance) + impossible,
+            warnings=_warnings(solution, active, comparisons, distance, guarded=question.guarding)
+            + impossible,
         )
 
     def _robustly(
@@ -232,9 +265,7 @@ class _Decider:
         single, support = np.eye(len(values)), question.support
         return Forecast(
             mixture=mixture,
-            objective=Interval(
-                float(terms.max()), scale.half_width(self._slope(terms), weights, self.level)
-            ),
+            objective=Interval(float(terms.max()), self._half_width(terms, weights)),
             targets={
                 name: Interval(float(values[i]), scale.half_width(single[i], weights, self.level))
                 for i, name in enumerate(question.fitted.targets)
@@ -246,39 +277,45 @@ class _Decider:
             extrapolates=() if support is None else outside_support(mixture, self.names, support),
         )
 
-    def _slope(self, terms: np.ndarray) -> np.ndarray:
-        """Coefficients (T,) of the term (K,) that is the objective there."""
-        return self.problem.matrix[int(np.argmax(terms))]
+    def _half_width(self, terms: np.ndarray, weights: np.ndarray) -> float:
+        """Of the objective at one mixture (1, M), whose terms are (K,): the widest of those that
+        are the worst there. Changes from a baseline are as sure as that difference."""
+        worst = terms >= terms.max() - NEARLY * max(1.0, abs(float(terms.max())))
+        rows = self.problem.matrix[worst]
+        if self.question.objective.relative_to is None:
+            return max(self.scale.half_width(row, weights, self.level) for row in rows)
+        baseline = self.question.baselines[self.question.objective.relative_to]
+        both = np.vstack([weights, baseline.array(self.names)])
+        quantile = float(stdtrit(FREEDOM, (1 + self.level) / 2))
+        return quantile * max(self.scale.difference_scale(row, both) for row in rows)
 
-    def _compare(self, baseline: Forecast, recommended: Forecast) -> Comparison:
+    def _compare(
+        self, baseline: Forecast, recommended: Forecast, coefficients: np.ndarray
+    ) -> Comparison:
         gain = baseline.objective.value - recommended.objective.value
-        values = np.array([interval.value for interval in recommended.targets.values()])
-        coefficients = self._slope(self.problem.matrix @ values + self.problem.offset)
         both = np.stack([one.mixture.array(self.names) for one in (recommended, baseline)])
-        chance = self.question.fitted.probability_better(
-            gain, coefficients, both, self.question.num_params, self.question.train_tokens
-        )
+        chance = chance_below(gain, self.scale.difference_scale(coefficients, both))
         return Comparison(baseline, gain, float(chance))
 
-    def _regret(self, point: np.ndarray) -> Regret | None:
+    def _regret(self, point: np.ndarray, coefficients: np.ndarray) -> Regret | None:
         """Against mixtures that keep the limits: what the law of each fold thinks best, and steps
         from the optimum towards trained mixtures."""
         fitted, support = self.question.fitted, self.question.support
-        if not isinstance(fitted, FittedLaws) or support is None:
+        if not isinstance(fitted, FittedLaws | LinkedLaws) or support is None:
             return None
-        candidates = [point[None], *(self._best_of_fold(fold, point) for fold in fitted.folds)]
-        for step in STEPS:
-            candidates.append(point + step * (support - point))
-        points = np.concatenate(candidates)
-        kept = points[[self.problem.keeps(p) for p in points]]
-        values = self.problem.matrix @ self.scale.predict(point[None])[0] + self.problem.offset
+        points = [point[None], *(point + step * (support - point) for step in STEPS)]
+        if isinstance(fitted, FittedLaws):
+            points += [self._best_of_fold(fold, point) for fold in fitted.folds]
+        candidates = np.concatenate(points)
+        kept = candidates[[self.problem.keeps(candidate) for candidate in candidates]]
         found = regret_bound(
             fitted,
-            self._slope(values),
+            coefficients,
             chosen=point,
             candidates=kept if len(kept) else point[None],
             num_params=self.question.num_params,
             train_tokens=self.question.train_tokens,
+            available_tokens=self.scale.available_tokens,
             noise=False,
             level=self.level,
             seed=self.seed,
@@ -336,6 +373,17 @@ class _Decider:
         return AtOtherScale(num_params, train_tokens, mixture, objective, float(here[0]))
 
 
+def distinct(mixtures: Mapping[str, Mixture]) -> dict[str, Mixture]:
+    """Without those that are the same as one before them (UniMax is uniform where no cap binds)."""
+    out: dict[str, Mixture] = {}
+    for name, mixture in mixtures.items():
+        names = list(mixture)
+        twins = (m for m in out.values() if set(m) == set(names))
+        if not any(np.allclose(twin.array(names), mixture.array(names)) for twin in twins):
+            out[name] = mixture
+    return out
+
+
 def _in_order(domains: Sequence[Domain], names: Sequence[str]) -> list[Domain]:
     """The domains in the law's order."""
     given = {domain.name: domain for domain in domains}
@@ -369,6 +417,8 @@ def _warnings(
     active: Sequence[ActiveBound],
     comparisons: Mapping[str, Comparison],
     distance: Distance | None,
+    *,
+    guarded: bool,
 ) -> tuple[str, ...]:
     """What a reader should know before he trusts the decision."""
     out = []
@@ -379,9 +429,9 @@ def _warnings(
         )
     elif not solution.converged and solution.gap > 100 * GAP_TOLERANCE * abs(solution.value):
         out.append(f"the solver stopped early: a mixture lower by {solution.gap:.3g} may exist")
-    if distance is None:
+    if not guarded:
         out.append("no support guard: the optimum may lie where no mixture was trained")
-    elif distance.far:
+    if distance is not None and distance.far:
         out.append(
             f"the recommended mixture is {distance.nearest:.2f} (Hellinger) from the nearest "
             "trained one, farther than any of those is from its neighbour "

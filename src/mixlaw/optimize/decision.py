@@ -136,6 +136,8 @@ class Regret:
     Attributes:
         expected: on average; what more runs could gain at most.
         bound: not exceeded with probability `level`.
+
+    Of the worst of several terms: of their mean, weighted as they press at the optimum.
     """
 
     expected: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,9 +14,9 @@ from mixlaw.mixture import KL, L2, Constraints, Domain, Mixture
 from mixlaw.optimize.conflict import smallest_conflict
 from mixlaw.optimize.curved import Curved, Distance, UniqueTokens
 from mixlaw.optimize.polytope import SLACK, Polytope
-from mixlaw.optimize.solve import BROKEN
+from mixlaw.optimize.solve import BROKEN, Values, minimize_mixture
 
-USER, EPOCH_CAP, SUPPORT, NATURAL = "user", "epoch cap", "support", "simplex"
+USER, FIXED, EPOCH_CAP, SUPPORT, NATURAL = "user", "fixed", "epoch cap", "support", "simplex"
 """Who set a bound; NATURAL is the 0 or 1 that every proportion has."""
 
 GROUP, CURVED, FLOOR = "group", "limit", "floor"
@@ -31,8 +31,8 @@ class ActiveBound:
     Attributes:
         domain: its name, or that of the group, limit or target that is bounded.
         side: "lower" or "upper".
-        reason: "user", "epoch cap", "support" (no trained mixture went further), "simplex",
-            "group", "limit" (distance, unique tokens) or "floor" (of a target).
+        reason: "user", "fixed", "epoch cap", "support" (no trained mixture went further),
+            "simplex", "group", "limit" (distance, unique tokens) or "floor" (of a target).
     """
 
     domain: str
@@ -57,6 +57,7 @@ class Limits:
         lower, upper: proportions (M,), and the reason for each.
         groups: names of the rows (G, M), whose products with the mixture lie in `least` to `most`.
         curved: limits that are not linear.
+        caps: domain -> its epoch cap in words.
     """
 
     domains: tuple[str, ...]
@@ -69,6 +70,7 @@ class Limits:
     least: np.ndarray
     most: np.ndarray
     curved: tuple[Curved, ...] = ()
+    caps: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -88,16 +90,20 @@ class Limits:
         """
         lower, asked, allowed = constraints.asked(domains, train_tokens)
         names = tuple(domain.name for domain in domains)
+        fixed = constraints.fixed
         upper_reason = tuple(
-            EPOCH_CAP if cap < ask else USER if ask < 1 else NATURAL
-            for cap, ask in zip(allowed, asked, strict=True)
+            EPOCH_CAP if cap < ask else FIXED if name in fixed else USER if ask < 1 else NATURAL
+            for name, cap, ask in zip(names, allowed, asked, strict=True)
         )
         groups = constraints.groups
         out = cls(
             names,
             lower,
             np.minimum(asked, allowed),
-            tuple(USER if low > 0 else NATURAL for low in lower),
+            tuple(
+                FIXED if name in fixed else USER if low > 0 else NATURAL
+                for name, low in zip(names, lower, strict=True)
+            ),
             upper_reason,
             tuple(groups),
             np.array([[float(n in group.domains) for n in names] for group in groups.values()])
@@ -106,6 +112,12 @@ class Limits:
             np.array([group.lower for group in groups.values()]),
             np.array([group.upper for group in groups.values()]),
             tuple(_curved(domains, constraints, train_tokens, mixtures or {})),
+            {
+                domain.name: f"{constraints.epoch_cap(domain.name):g} epochs of "
+                f"{domain.available_tokens:,} tokens in a run of {train_tokens:,.0f}"
+                for domain, reason in zip(domains, upper_reason, strict=True)
+                if reason == EPOCH_CAP
+            },
         )
         out.check()
         return out
@@ -197,7 +209,9 @@ class Limits:
                 text = f"lower[{name}] = {self.lower[j]:.4g} ({self.lower_reason[j]})"
                 out.append((text, -unit, -self.lower[j]))
             if self.upper_reason[j] != NATURAL:
-                text = f"upper[{name}] = {self.upper[j]:.4g} ({self.upper_reason[j]})"
+                why = self.upper_reason[j]
+                why += f": {self.caps[name]}" if why == EPOCH_CAP else ""
+                text = f"upper[{name}] = {self.upper[j]:.4g} ({why})"
                 out.append((text, unit, self.upper[j]))
         for name, row, least, most in zip(
             self.groups, self.rows, self.least, self.most, strict=True
@@ -207,6 +221,50 @@ class Limits:
             if most < 1:
                 out.append((f"group {name!r} at most {most:.4g}", row, most))
         return out
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, M) mixtures that keep the limits: Dirichlet draws moved within the linear ones
+        and, where they break a curved one, towards a mixture that keeps all.
+
+        Raises: InfeasibleError: none does.
+        """
+        points = rng.dirichlet(np.ones(len(self.domains)), count)
+        points = np.stack([self.polytope.project(point) for point in points])
+        if not self.curved:
+            return points
+        inside = self._inside()
+        return np.stack([self._towards(inside, point, rng) for point in points])
+
+    def _inside(self) -> np.ndarray:
+        """(M,) the mixture that keeps the curved limits best. Raises: InfeasibleError."""
+
+        def worst(point: np.ndarray) -> Values:
+            values = np.array([limit.value(point) for limit in self.curved])
+            slopes = np.stack([limit.slope(point) for limit in self.curved])
+            return Values(values, slopes, np.empty(0), np.empty((0, len(point))))
+
+        start = self.polytope.centre[None]
+        found = minimize_mixture(worst, self.polytope, starts=start, convex=self.convex)
+        if found.value > SLACK:
+            raise InfeasibleError(conflict_words([limit.label for limit in self.curved]))
+        return found.proportions
+
+    def _towards(
+        self, inside: np.ndarray, point: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The point (M,), or one between it and `inside` that keeps the curved limits."""
+
+        def keeps(share: float) -> bool:
+            there = inside + share * (point - inside)
+            return all(limit.value(there) <= 0 for limit in self.curved)
+
+        if keeps(1.0):
+            return point
+        low, high = 0.0, 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if keeps(middle) else (low, middle)
+        return inside + low * rng.random() ** 0.5 * (point - inside)
 
     def active(self, point: np.ndarray) -> tuple[ActiveBound, ...]:
         """The bounds that proportions (M,) sit on."""
@@ -316,7 +374,12 @@ def _relabel(reasons: tuple[str, ...], changed: np.ndarray) -> tuple[str, ...]:
 
 def conflict_words(labels: Sequence[str]) -> str:
     """The smallest set of limits that conflict, and what to do."""
-    remedy = "relax one of them"
+    remedy = "relax one of them" if len(labels) > 1 else "relax it"
     if any(f"({SUPPORT})" in text for text in labels):
-        remedy += ", train mixtures that reach there, or turn off the support guard"
+        remedy += (
+            ", train mixtures that reach there, or turn off the support guard (guard=False, or "
+            "optimize: {guard: false} in a study)"
+        )
+    if len(labels) == 1:
+        return f"no mixture keeps {labels[0]}; {remedy}"
     return f"no mixture keeps all limits; these conflict: {'; '.join(labels)}; {remedy}"

@@ -71,21 +71,23 @@ class Forecaster(Protocol):
         train_tokens: float | None,
         *,
         level: float,
+        available_tokens: np.ndarray | None,
     ) -> np.ndarray:
-        """Half widths (n,) of the intervals of `coefficients (T,) @ targets` at mixtures (n, M);
+        """Half widths (n,) of intervals of `coefficients (T,) @ targets` at mixtures (n, M);
         infinite when unknown."""
         ...
 
-    def probability_better(
+    def difference_scale(
         self,
-        gap: float,
         coefficients: np.ndarray,
         weights: np.ndarray,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
+        num_params: float | None,
+        train_tokens: float | None,
+        *,
+        available_tokens: np.ndarray | None,
     ) -> float:
-        """Probability that of two mixtures (2, M) the one predicted lower by `gap` in
-        `coefficients @ targets` is."""
+        """Scale of the Student t error of what two mixtures (2, M) differ by in
+        `coefficients (T,) @ targets` (`mixlaw.laws.regret.FREEDOM` degrees of freedom)."""
         ...
 
 

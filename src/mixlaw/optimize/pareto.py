@@ -19,7 +19,7 @@ from mixlaw.optimize.objective import Objective
 from mixlaw.optimize.problem import Problem
 
 FORMAT_VERSION = 1
-_SAME = 1e-6
+_SAME, _ROUNDING = 1e-6, 1e-9
 _AUGMENT = 1e-3
 
 
@@ -149,11 +149,11 @@ def _scalarised(
 
 def _front(points: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """The points that no other beats in all objectives, each once, by the first objective."""
-    size = np.maximum(np.ptp(values, axis=0), 1e-12)
+    size = np.maximum(np.ptp(values, axis=0), _ROUNDING * np.abs(values).max(axis=0) + 1e-12)
     kept: list[int] = []
     for i in np.lexsort(values.T[::-1]):
-        slack = values[i] + _SAME * size
-        beaten = (values <= values[i] - _SAME * size).any(axis=1) & (values <= slack).all(axis=1)
+        beaten = (values <= values[i] - _SAME * size).any(axis=1)
+        beaten &= (values <= values[i]).all(axis=1)
         twin = any(np.all(np.abs(values[k] - values[i]) <= _SAME * size) for k in kept)
         if not beaten.any() and not twin:
             kept.append(int(i))

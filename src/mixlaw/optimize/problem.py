@@ -71,9 +71,24 @@ class AtScale:
     def half_width(self, coefficients: np.ndarray, weights: np.ndarray, level: float) -> float:
         """Of `coefficients (T,) @ targets` at one mixture (1, M)."""
         widths = self.fitted.half_width(
-            coefficients, weights, self.num_params, self.train_tokens, level=level
+            coefficients,
+            weights,
+            self.num_params,
+            self.train_tokens,
+            level=level,
+            available_tokens=self.available_tokens,
         )
         return float(widths[0])
+
+    def difference_scale(self, coefficients: np.ndarray, weights: np.ndarray) -> float:
+        """Of the error of what two mixtures (2, M) differ by in `coefficients (T,) @ targets`."""
+        return self.fitted.difference_scale(
+            coefficients,
+            weights,
+            self.num_params,
+            self.train_tokens,
+            available_tokens=self.available_tokens,
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mixlaw.optimize.problem import AtScale, Problem
 from mixlaw.optimize.solve import Solution
 
 MEAN, WORST = "mean", "worst"
-_ROUNDS = 20
+_ROUNDS, _STARTS = 20, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,22 +75,30 @@ class Robust:
         return self._quantile(every, count, starts)
 
     def _quantile(self, every: Problem, count: int, starts: np.ndarray) -> tuple[Problem, Solution]:
+        found = [self._descend(every, count, start[None]) for start in starts[:_STARTS]]
+        best = min(found, key=lambda solution: solution.value)
+        spread = max(solution.value for solution in found) - best.value
+        return replace(every, convex=False), replace(best, spread=spread)
+
+    def _descend(self, every: Problem, count: int, start: np.ndarray) -> Solution:
+        """A local minimum of the quantile near a starting point (1, M)."""
         number = math.ceil(float(self.over) * count)
         row_of = np.arange(len(every.matrix)).reshape(count, -1)  # draw, term
-        kept, best = np.arange(count), None
+        point, best = every.limits.polytope.project(start[0])[None], None
         for _ in range(_ROUNDS):
+            of_draw = every.terms(point)[0].reshape(count, -1).max(axis=1)
+            kept = np.sort(np.argsort(of_draw, kind="stable")[:number])
             rows = row_of[kept].ravel()
             part = replace(every, matrix=every.matrix[rows], offset=every.offset[rows])
-            found = part.solve(starts)
+            found = part.solve(point)
             of_draw = every.terms(found.proportions[None])[0].reshape(count, -1).max(axis=1)
-            kept = np.sort(np.argsort(of_draw, kind="stable")[:number])
-            value = float(of_draw[kept].max())
+            value = float(np.sort(of_draw)[number - 1])
             if best is not None and value >= best.value - 1e-9 * abs(best.value):
                 break
             best = replace(found, value=value, gap=None)
-            starts = found.proportions[None]
+            point = found.proportions[None]
         assert best is not None
-        return replace(every, convex=False), best
+        return best
 
 
 class Draws:

@@ -25,7 +25,7 @@ from mixlaw.laws.selection import fit_laws
 from mixlaw.plan.beliefs import DRIFT, Trained
 from mixlaw.plan.proposals import fewest_mixtures
 from mixlaw.plan.question import Question, RunScale
-from mixlaw.runs import VERIFY, RunTable
+from mixlaw.runs import VERIFY, RunTable, higher_is_better
 
 LEARNING = (0.21, 1.01)
 """E_1 and b: mean squared error on mixtures not trained over their variance, of the mean target of
@@ -56,6 +56,9 @@ MOST_PER_DOMAIN = 16
 QUANTILE = 1.645
 """Of the normal distribution: intervals hold 90 %."""
 
+WORTH_SPENDING = 0.05
+"""What is left of a budget is mentioned above this share of it."""
+
 NOTICEABLE = 0.02
 """Half widths within 2 % count as equal; the simpler allocation is then preferred."""
 
@@ -81,8 +84,10 @@ class Allocation:
 
     Attributes:
         proxies: smallest size first.
-        half_width: of the 90 % interval of one mixture's objective at the target, its level (which
-            all mixtures share) apart.
+        half_width: of the 90 % interval of how far one mixture's objective at the target lies from
+            the mean over mixtures, whose error (of level, shared by all) is not in it: the interval
+            of the objective itself is wider, and so, by up to sqrt 2, is that of the difference of
+            two mixtures.
         expected_regret: of the mixture then predicted best.
         tells_level: whether it has the three sizes from which a law of scale can be tested on a
             held-out one; with fewer, mixtures can be compared but their losses not forecast.
@@ -100,7 +105,8 @@ class Allocation:
     @property
     def name(self) -> str:
         groups = (
-            f"{g.num_runs} x {g.num_params:.3g} parameters x {g.train_tokens:.3g} tokens"
+            f"{g.num_runs} x {short_count(g.num_params)} parameters x "
+            f"{short_count(g.train_tokens)} tokens"
             for g in self.proxies
         )
         return ", ".join(groups)
@@ -120,9 +126,10 @@ class BudgetPlan:
     Attributes:
         flops: the budget.
         recommended: the allocation with the smallest expected regret.
-        alternatives: all that were weighed, best first, the recommended one too.
+        alternatives: all that were weighed, each once, best first, the recommended one too.
         unit: of half widths and regrets: `SPREADS` without runs, `OBJECTIVE` with them.
-        reason: why this one. source: where the expected errors come from.
+        reason: why this one, and why money is left where it is.
+        source: where the expected errors come from.
     """
 
     flops: float
@@ -150,6 +157,14 @@ class BudgetPlan:
             "alternatives": tuple(Allocation.from_dict(item) for item in data["alternatives"]),
         }
         return cls(**{**data, **fields})
+
+
+def short_count(number: float) -> str:
+    """147456 -> "147k"."""
+    for letter, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"
 
 
 def default_scales(target: RunScale) -> tuple[RunScale, ...]:
@@ -180,7 +195,7 @@ def plan_budget(
         objective: target -> coefficient, with `runs` (`Question.objective`).
     Raises:
         StudyError: a budget below the least that makes sense (which it states), scales without
-            counts or above the target, or runs without an objective.
+            counts or above the target, runs without an objective, or one on scores.
         FitError: runs that no law can be fitted to.
     """
     if num_domains < 2:
@@ -205,6 +220,7 @@ def plan_budget(
         for split in splits
         if (counts := _counts_of(sizes, split, flops, num_domains, needed))
     ]
+    found = list(dict.fromkeys(found))  # shares that are capped at the same runs
     found.sort(key=lambda item: (item.expected_regret, item.flops))
     best = found[0].expected_regret
     near = [item for item in found if item.expected_regret <= (1 + NOTICEABLE) * best]
@@ -215,7 +231,8 @@ def plan_budget(
         recommended=recommended,
         alternatives=tuple(found),
         unit=outlook.unit,
-        reason=_reason(recommended, found, outlook.unit),
+        reason=f"{_reason(recommended, found, outlook.unit)}"
+        f"{_left_over(recommended, flops, num_domains, ladder[-1])}",
         source=outlook.source,
     )
 
@@ -303,6 +320,12 @@ class _Outlook:
             raise StudyError(
                 "runs were given without an objective; say what the decision minimises"
             )
+        scores = [target for target in objective if higher_is_better(target)]
+        if scores:
+            raise StudyError(
+                f"a budget is planned for losses, and the objective names the scores {scores}; "
+                "give the losses that they follow as the objective of a study of their own"
+            )
         if len(runs.domains) != num_domains:
             raise StudyError(
                 f"num_domains is {num_domains}, but the runs have {len(runs.domains)}: "
@@ -373,6 +396,7 @@ def _scales_of(runs: RunTable) -> tuple[RunScale, ...]:
 
 
 def _reason(best: Allocation, found: Sequence[Allocation], unit: str) -> str:
+    unit = f"in {unit}" if unit == OBJECTIVE else unit
     text = f"smallest expected regret ({best.expected_regret:.2g} {unit})"
     one = [item for item in found if len(item.proxies) == 1]
     if len(best.proxies) > 1 and one:
@@ -382,3 +406,17 @@ def _reason(best: Allocation, found: Sequence[Allocation], unit: str) -> str:
     if not best.tells_level:
         text += "; with fewer than three sizes mixtures can be compared, but losses not forecast"
     return text
+
+
+def _left_over(best: Allocation, flops: float, num_domains: int, largest: RunScale) -> str:
+    """What the cap on mixtures leaves of the budget; nothing where it leaves little."""
+    left, most = flops - best.flops, MOST_PER_DOMAIN * num_domains
+    if left < WORTH_SPENDING * flops or all(group.num_runs < most for group in best.proxies):
+        return ""
+    text = (
+        f"; {left:.2g} FLOPs ({left / flops:.0%} of the budget) are left over: a size gets at most "
+        f"{most} mixtures ({MOST_PER_DOMAIN} a domain), as more are beyond what was measured"
+    )
+    if best.proxies[-1].num_params < _counts(largest)[0]:
+        return f"{text}, and no way to spend them lowers the regret by more than {NOTICEABLE:.0%}"
+    return f"{text}; larger proxies (plan: scales of a study) can use them"

@@ -315,7 +315,7 @@ class _Planner:
         if total < threshold:
             return (
                 f"the expected gain of the best next {runs} {total:.2g} < threshold "
-                f"{threshold:g}: more runs would not change the decision"
+                f"{threshold:g}: so few runs are not worth doing; more at once may be"
             )
         return f"the expected gain of the best next {runs} {total:.2g} >= threshold {threshold:g}"
 

@@ -235,21 +235,27 @@ class UnitLaw:
         train_tokens: float | None = None,
         *,
         level: float,
+        available_tokens: np.ndarray | None = None,
     ) -> np.ndarray:
         """Half widths (n,)."""
-        full = self.composition.expand(weights)
-        return self.fitted.half_width(coefficients, full, num_params, train_tokens, level=level)
+        full, tokens = self.composition.expand(weights), self._tokens(available_tokens)
+        scale = (num_params, train_tokens)
+        return self.fitted.half_width(
+            coefficients, full, *scale, level=level, available_tokens=tokens
+        )
 
-    def probability_better(
+    def difference_scale(
         self,
-        gap: float,
         coefficients: np.ndarray,
         weights: np.ndarray,
         num_params: float | None = None,
         train_tokens: float | None = None,
+        *,
+        available_tokens: np.ndarray | None = None,
     ) -> float:
-        full = self.composition.expand(weights)
-        return self.fitted.probability_better(gap, coefficients, full, num_params, train_tokens)
+        full, tokens = self.composition.expand(weights), self._tokens(available_tokens)
+        scale = (num_params, train_tokens)
+        return self.fitted.difference_scale(coefficients, full, *scale, available_tokens=tokens)
 
 
 def freeze(mixture: Mixture, free: Sequence[str], *, domains: Sequence[str]) -> Composition:

@@ -27,7 +27,14 @@ from mixlaw.report.style import (
     size_look,
     styled,
 )
-from mixlaw.report.words import forecast_unit, percent, short, short_count, target_names
+from mixlaw.report.words import (
+    objective_unit,
+    percent,
+    short,
+    short_count,
+    target_names,
+    unit_of,
+)
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 if TYPE_CHECKING:
@@ -134,15 +141,30 @@ def forecast_intervals(
 ) -> Figure:
     """Prediction and interval of the objective and of `targets` for each mixture.
 
-    Hollow stars are what was observed when the mixture was trained at the target scale.
+    A panel for each unit. Hollow stars are what was observed when the mixture was trained at the
+    target scale.
     """
+    panels: dict[str, list[str | None]] = {objective_unit(decision.objective): [None]}
+    for target in targets:
+        panels.setdefault(unit_of([target]), []).append(target)
+    row = 20 * (1 + len(decision.baselines)) + 12
+    figure = new_figure(WIDTH, 70 * len(panels) + row * (1 + len(targets)))
+    heights = [len(rows) for rows in panels.values()]
+    found = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, (unit, rows) in zip(found[:, 0], panels.items(), strict=True):
+        _forecast_panel(axes, decision, rows, verification)
+        better = "" if "better" in unit else ", lower is better"
+        axes.set_xlabel(unit + better)
+    return figure
+
+
+def _forecast_panel(
+    axes: Any, decision: Decision, rows: Sequence[str | None], verification: Verification | None
+) -> None:
+    """Rows of one unit; None is the objective."""
     everyone = forecasts(decision)
     looks, names = mixture_look(list(everyone)), target_names(list(decision.forecast.targets))
-    rows = [*targets] if decision.objective.relative_to else [None, *targets]
-    labels = [short(names[target], 18) if target else "objective" for target in rows]
-    figure = new_figure(WIDTH, 70 + 20 * len(everyone) * len(labels) + 12 * len(labels))
-    axes = figure.add_subplot()
-    _rows(axes, labels)
+    _rows(axes, [short(names[target], 18) if target else "objective" for target in rows])
     step = 0.8 / len(everyone)
     for k, (name, found) in enumerate(everyone.items()):
         seen = verification.mixtures[name] if verification else None
@@ -153,10 +175,8 @@ def forecast_intervals(
                 observed = [seen.targets[target][1]] if target else list(seen.observed)
                 hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
                 _mark(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
-    for row in range(1, len(labels)):
+    for row in range(1, len(rows)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.8)
-    axes.set_xlabel(forecast_unit(decision.objective))
-    return figure
 
 
 @styled

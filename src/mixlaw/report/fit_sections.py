@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mixlaw.laws.links import LinkedLaws
 from mixlaw.laws.scoring import Scores
 from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
 from mixlaw.laws.validation import CrossValidation
@@ -32,6 +33,7 @@ from mixlaw.report.words import (
 )
 
 SPLIT_TITLES = {SCALE_SPLIT: "unseen scale", MIXTURE_SPLIT: "unseen mixtures"}
+TINY = 1e-12
 POOR_RATIO = 0.5
 """A target whose held-out error is above this share of predicting the mean is called out."""
 
@@ -142,7 +144,7 @@ def _score_cells(scores: Scores | None) -> list[str]:
 
 def _panels(facts: Facts) -> Picture:
     """Small multiples of predicted against observed."""
-    validation, law = facts.fitted.cross_validation, facts.fitted.law
+    validation, law = facts.laws.cross_validation, facts.laws.law
     svgs = tuple(
         inline_svg(
             figures.held_out(validation, law, target),
@@ -152,7 +154,7 @@ def _panels(facts: Facts) -> Picture:
         for i, target in enumerate(facts.drawn_targets())
     )
     text = (
-        "Each loss less the observed mean of its scale, so that only differences between mixtures "
+        "Each value less the observed mean of its scale, so that only differences between mixtures "
         "and errors of level remain; on the diagonal is right, the dashed line predicts the mean. "
     )
     return Picture(
@@ -162,20 +164,21 @@ def _panels(facts: Facts) -> Picture:
 
 def _level_words(facts: Facts) -> str:
     """How much of the error at the unseen scale is shared by all mixtures."""
-    validation, law = facts.fitted.cross_validation, facts.fitted.law
+    validation, law = facts.laws.cross_validation, facts.laws.law
     if SCALE_SPLIT not in validation.splits:
         return _rank_words(validation.scores[law][MIXTURE_SPLIT])
-    shift = {
-        target: float(np.mean(found.predicted - found.observed))
-        for target in facts.fitted.targets
-        for found in [centred(validation, law, SCALE_SPLIT, target)]
-    }
-    worst = max(shift, key=lambda target: abs(shift[target]))
-    name = target_names(facts.fitted.targets)[worst]
+    shift, relative = {}, {}
+    for target in validation.targets:
+        found = centred(validation, law, SCALE_SPLIT, target)
+        if len(found.observed):  # a score need not be measured at the largest scale
+            shift[target] = float(np.mean(found.predicted - found.observed))
+            relative[target] = abs(shift[target]) / max(float(np.std(found.observed)), TINY)
+    worst = max(relative, key=relative.__getitem__)
+    name = target_names(validation.targets)[worst]
     side = "too high" if shift[worst] > 0 else "too low"
     return (
-        f"At the unseen scale the level is missed most on {name}: on average predicted "
-        f"{abs(shift[worst]):.3f} {side}."
+        f"At the unseen scale the level is missed most, for how far apart the mixtures are, on "
+        f"{name}: on average predicted {abs(shift[worst]):.3f} {side}."
     )
 
 
@@ -201,7 +204,8 @@ def _size_keys(facts: Facts) -> tuple[Key, ...]:
 
 
 def _targets_table(facts: Facts) -> Table:
-    validation, law = facts.fitted.cross_validation, facts.fitted.law
+    """One row per target, scores forecast through their links too."""
+    validation, law = facts.laws.cross_validation, facts.laws.law
     splits = [s for s in (SCALE_SPLIT, MIXTURE_SPLIT) if s in validation.scores[law]]
     rows, poor = [], []
     names = target_names(validation.targets)
@@ -292,7 +296,15 @@ def _curves_table(curves: Curves) -> Table:
 
 def _formula_words(facts: Facts) -> str:
     law = next(iter(facts.fitted.laws.values())).recipe
-    return f"The law {law.name}, fitted to each target: {law.formula}"
+    text = f"The law {law.name}, fitted to each loss: {law.formula}"
+    if not isinstance(facts.laws, LinkedLaws):
+        return text
+    links = (
+        f"{plain(name)} is a falling {fitted.link.form} of "
+        f"{listing(map(plain, fitted.link.losses))}"
+        for name, fitted in facts.laws.links.items()
+    )
+    return f"{text}. Scores follow from the losses by links: {listing(links)}."
 
 
 def _reach_words(facts: Facts) -> str:

@@ -59,7 +59,8 @@ def _sensitivities(facts: Facts) -> Table:
         "One more percentage point of a domain, the others giving in proportion",
         ["domain", "nearly as good", "objective", *(names[t] for t in targets)],
         rows,
-        note="Changes of the forecast; below 0 is better for a loss. Bounds are not regarded: a "
+        note="Changes of the forecast; below 0 is better for the objective and for losses, above 0 "
+        "for scores. Bounds are not regarded: a "
         "domain at its cap shows what the cap costs.",
     )
 

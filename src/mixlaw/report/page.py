@@ -9,7 +9,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mixlaw.files import write_text
-from mixlaw.report import fit_sections, freedom_sections, run_sections, sections
+from mixlaw.report import (
+    fit_sections,
+    freedom_sections,
+    run_sections,
+    sections,
+    verified_sections,
+)
 from mixlaw.report.blocks import Picture, kind
 from mixlaw.report.style import PALETTE, matplotlib_context
 from mixlaw.report.verdict import headline
@@ -37,7 +43,7 @@ def render(study: Study) -> str:
         sections.forecast_section(facts),
         freedom_sections.freedom_section(facts),
         freedom_sections.tradeoffs_section(facts.front),
-        sections.verification_section(facts),
+        verified_sections.verification_section(facts),
         run_sections.runs_section(facts),
         fit_sections.fits_section(facts),
         fit_sections.curves_section(facts),

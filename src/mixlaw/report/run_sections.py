@@ -26,7 +26,7 @@ from mixlaw.report.words import (
     unit_of,
     value,
 )
-from mixlaw.runs import FAILED
+from mixlaw.runs import FAILED, higher_is_better
 from mixlaw.study.verification import objective_values, seed_noise
 
 MOST_LICENSES = 3
@@ -130,17 +130,18 @@ def _scales_table(facts: Facts) -> Table:
 
 
 def _range_table(facts: Facts) -> Table:
-    """Best and worst loss of each target at the largest scale."""
+    """Best and worst run for each target at the largest scale."""
     runs = facts.swarm
     scales = scale_ids(runs)
     at = runs.select(scales == scales.max())
     rows = []
-    for target, name in target_names(facts.fitted.targets).items():
+    for target, name in target_names(facts.laws.targets).items():
         column = at.column(target)
         known = np.flatnonzero(np.isfinite(column))
         if not len(known):
             continue
-        best, worst = known[np.argmin(column[known])], known[np.argmax(column[known])]
+        lower = -column[known] if higher_is_better(target) else column[known]
+        best, worst = known[np.argmin(lower)], known[np.argmax(lower)]
         rows.append(
             [
                 name,
@@ -152,7 +153,7 @@ def _range_table(facts: Facts) -> Table:
         )
     columns = ["target", "best", "by mixture", "worst", "by mixture"]
     where = scale_words(_only(at.num_params), _only(at.train_tokens))
-    caption = f"Best and worst run of each target at {where} ({unit_of(facts.fitted.targets)})"
+    caption = f"Best and worst run of each target at {where} ({unit_of(facts.laws.targets)})"
     return Table(caption, columns, rows, text=frozenset({0, 2, 4}))
 
 
@@ -233,6 +234,6 @@ def facts_section(facts: Facts) -> Section:
 
 def warnings_of(facts: Facts) -> tuple[str, ...]:
     """What to read before trusting the decision, each once."""
-    found = [*facts.decision.warnings, *facts.fitted.warnings]
+    found = [*facts.decision.warnings, *facts.laws.warnings]
     found += [f"outside the trained range: {text}" for text in facts.decision.forecast.extrapolates]
     return tuple(dict.fromkeys(map(plain, found)))

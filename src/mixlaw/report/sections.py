@@ -1,4 +1,4 @@
-"""The sections about the decision: mixture, forecast, verification."""
+"""The sections about the decision: the mixture and its forecast."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ import numpy as np
 from mixlaw.laws import FittedLaws
 from mixlaw.laws.links import LinkedLaws
 from mixlaw.mixture import Domain
-from mixlaw.optimize import Decision, Interval, Objective
+from mixlaw.optimize import Decision, Objective
 from mixlaw.optimize.limits import CURVED, FLOOR
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.report import figures
-from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Stack, Table
+from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Stack, Table
 from mixlaw.report.evidence import Noise, noise_for, usable
 from mixlaw.report.style import mixture_look
 from mixlaw.report.svg import inline_svg
-from mixlaw.report.verdict import difference_noise, noise_words, tokens_share
 from mixlaw.report.words import (
     count,
+    distance_words,
     interval,
     listing,
     number_of,
     objective_unit,
+    over_words,
     percent,
     plain,
+    regret_words,
     scale_words,
+    sentence,
     signed,
     target_names,
     unit_of,
-    value,
 )
-from mixlaw.runs import RunTable
+from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study import Study
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 MOST_DRAWN_TARGETS = 12
+MOST_BESIDE = 2
+"""With more baselines, tables of mixtures take the page's width."""
 BOUND_REASONS = {
     "user": "the study's constraint",
     "epoch cap": "the cap on epochs",
@@ -120,11 +124,14 @@ def mixture_section(facts: Facts) -> Section:
     picture = Picture(_shift_words(decision), (inline_svg(figure, name="mix", label=label),), keys)
     exact = json.dumps(dict(decision.recommended), indent=1)
     beside: list[Table | Notes | Code] = [_mixture_table(facts, trained)]
-    if decision.unguarded is not None and (decision.guard_cost or 0) > WORTH_SAYING:
-        beside.append(Notes((_guard_words(decision),)))
+    if notes := _choice_words(decision):
+        beside.append(Notes(notes))
     beside.append(Code("Exact proportions (JSON)", exact))
     return Section(
-        "mixture", "The mixture", _certificate(decision), (picture, Stack(tuple(beside)))
+        "mixture",
+        "The mixture",
+        _certificate(decision),
+        (picture, Stack(tuple(beside), wide=len(decision.baselines) > MOST_BESIDE)),
     )
 
 
@@ -161,8 +168,28 @@ def _certificate(decision: Decision) -> str:
     )
 
 
+def _choice_words(decision: Decision) -> tuple[str, ...]:
+    """How the mixture came to be this one: refits, rounding, guard, distance from the trained."""
+    notes = []
+    if (robust := decision.robust) is not None:
+        notes.append(
+            f"Chosen for {over_words(robust.over)} of {robust.num_draws} refits to resampled "
+            f"mixtures, which is {robust.value:.4f} here. The one fit to all runs would choose "
+            f"{listing(f'{plain(d)} {percent(s)}' for d, s in robust.single.items())}."
+        )
+    if decision.rounding_cost is not None:
+        notes.append(f"Rounding the shares raises the objective by {decision.rounding_cost:.2g}.")
+    if decision.unguarded is not None:
+        notes.append(_guard_words(decision))
+    if decision.distance is not None:
+        notes.append(sentence(distance_words(decision.distance)))
+    return tuple(notes)
+
+
 def _guard_words(decision: Decision) -> str:
     assert decision.unguarded is not None
+    if (decision.guard_cost or 0) <= WORTH_SAYING:
+        return "Each share is kept within the trained range, which costs nothing here."
     apart = {d: decision.unguarded.get(d, 0.0) - s for d, s in decision.recommended.items()}
     most = sorted(apart, key=lambda d: -abs(apart[d]))[:2]
     words = [f"{plain(d)} {percent(decision.unguarded.get(d, 0.0))}" for d in most]
@@ -248,7 +275,8 @@ def forecast_section(facts: Facts) -> Section:
         rows.append([names[target], f"{weight:.2g}" if weight else "-", *found])
     columns = ["target", "weight", *map(plain, everyone)]
     caption = f"Forecasts ({unit_of(targets)}), {decision.level:.0%} intervals"
-    table = Table(caption, columns, rows, strong=frozenset({0}))
+    wide = len(decision.baselines) > MOST_BESIDE
+    table = Table(caption, columns, rows, strong=frozenset({0}), wide=wide)
     lead = (
         f"At {scale_words(decision.num_params, decision.train_tokens)}. The intervals are about "
         "the level of each number. An error of level is shared by all mixtures and cancels in a "
@@ -259,6 +287,8 @@ def forecast_section(facts: Facts) -> Section:
         )
         + "."
     )
+    if decision.regret is not None:
+        lead += f" {sentence(regret_words(decision.regret))}"
     return Section("forecast", "The forecast", lead, (picture, table))
 
 
@@ -266,10 +296,11 @@ def _forecast_words(facts: Facts) -> str:
     decision = facts.decision
     name, comparison = next(iter(decision.baselines.items()))
     other, mine = comparison.forecast.targets, decision.forecast.targets
-    better = [t for t in mine if mine[t].value < other[t].value]
+    sense = {t: -1 if higher_is_better(t) else 1 for t in mine}
+    better = [t for t in mine if sense[t] * (other[t].value - mine[t].value) > 0]
     text = (
-        f"Predicted lower than under {plain(name)}: {len(better)} of "
-        f"{number_of(len(mine), 'target')}, the others as high or higher"
+        f"Predicted better than under {plain(name)}: {len(better)} of "
+        f"{number_of(len(mine), 'target')}, the others as bad or worse"
     )
     if facts.verification is None:
         return text + "."
@@ -282,113 +313,3 @@ def _forecast_words(facts: Facts) -> str:
         f"{text}; when trained, {sum(hits)} of {len(hits)} observed target values fell in their "
         f"{decision.level:.0%} intervals."
     )
-
-
-def verification_section(facts: Facts) -> Section | None:
-    """None when the target scale was not trained."""
-    found = facts.verification
-    if found is None:
-        return None
-    seeds = min(len(gain.observed) for gain in found.gains.values())
-    spread = difference_noise(facts.noise, 1)
-    keys = (Key("ink", "ring", "predicted"), *mixture_keys(list(found.gains)))
-    if spread is not None:
-        keys += (Key("muted", "bar", "twice the noise of a difference of two runs"),)
-    label = "Predicted and observed gain of the recommended mixture over each baseline."
-    gain_svg = inline_svg(figures.gains(found, facts.unit, spread), name="gains", label=label)
-    parts: list[Part] = [Picture(_gain_words(facts, found), (gain_svg,), keys)]
-    if any(len(verified.curve) > 1 for verified in found.mixtures.values()):
-        label = "Objective against training tokens of each verified mixture."
-        svg = inline_svg(figures.token_curves(found, facts.unit), name="curves", label=label)
-        parts.append(Picture(_curve_words(found), (svg,), mixture_keys(list(found.mixtures))))
-    parts += [
-        _objective_table(facts, found),
-        _gain_table(found),
-        _targets_table(facts, found),
-    ]
-    if found.failed:
-        failed = listing(map(plain, found.failed))
-        parts.append(Notes((f"Diverged and left out: {failed}.",)))
-    lead = (
-        f"A model of {scale_words(facts.decision.num_params, facts.decision.train_tokens)} was "
-        f"trained on each mixture, {number_of(seeds, 'seed')} each; none of it was used to fit. "
-        + noise_words(facts.noise, found)
-    )
-    return Section("verification", "Verification", lead, tuple(parts))
-
-
-def _gain_words(facts: Facts, found: Verification) -> str:
-    words = []
-    for name, gain in found.gains.items():
-        text = f"{signed(gain.mean)} over {plain(name)} (predicted {signed(gain.predicted)}"
-        spread = difference_noise(facts.noise, len(gain.observed))
-        if spread:
-            text += f"; {abs(gain.mean) / spread:.1f} times the noise of such a difference"
-        words.append(text + ")")
-    return f"Observed gain: {listing(words)}."
-
-
-def _curve_words(found: Verification) -> str:
-    words = []
-    for name, gain in found.gains.items():
-        if gain.tokens_share is None:
-            words.append(f"never gets as low as {plain(name)} ends")
-        else:
-            words.append(
-                f"gets as low as {plain(name)} ends with {tokens_share(gain)} of its tokens"
-            )
-    return f"The recommended mixture {listing(words)}."
-
-
-def _objective_table(facts: Facts, found: Verification) -> Table:
-    rows = [
-        [
-            plain(mixture),
-            *_against(verified.predicted, verified.mean),
-            ", ".join(value(seen) for seen in verified.observed),
-        ]
-        for mixture, verified in found.mixtures.items()
-    ]
-    columns = ["mixture", "predicted", "observed", "error", "in the interval", "by seed"]
-    return Table(f"The objective, predicted and observed ({facts.unit})", columns, rows)
-
-
-def _targets_table(facts: Facts, found: Verification) -> Table:
-    """One row per target: for each mixture what was predicted, observed, and whether inside."""
-    columns = ["target"]
-    for mixture in found.mixtures:
-        columns += [f"{plain(mixture)}: predicted", "observed", "inside"]
-    rows = []
-    for target, name in target_names(facts.fitted.targets).items():
-        row = [name]
-        for verified in found.mixtures.values():
-            forecast, seen, _, inside = _against(*verified.targets[target])
-            row += [forecast, seen, inside]
-        rows.append(row)
-    caption = f"Every target, predicted and observed ({unit_of(facts.fitted.targets)})"
-    return Table(caption, columns, rows, wide=True)
-
-
-def _against(forecast: Interval, seen: float) -> list[str]:
-    inside = forecast.low <= seen <= forecast.high
-    return [
-        interval(forecast),
-        value(seen),
-        signed(seen - forecast.value),
-        "yes" if inside else "NO",
-    ]
-
-
-def _gain_table(found: Verification) -> Table:
-    rows = [
-        [
-            plain(name),
-            signed(gain.predicted),
-            signed(gain.mean),
-            ", ".join(signed(one) for one in gain.observed),
-            tokens_share(gain),
-        ]
-        for name, gain in found.gains.items()
-    ]
-    columns = ["over", "predicted gain", "observed gain", "by seed", "tokens to be as good"]
-    return Table("Gain of the recommended mixture", columns, rows)

@@ -160,6 +160,9 @@ def _tiles(decision: Decision, verification: Verification | None) -> tuple[Tile,
             label = f"Predicted gain over {plain(name)}"
             chance = f"probability better {comparison.probability_better:.2f}"
             tiles.append(Tile(label, f"{comparison.gain:.3f}".replace("-", "−"), chance))
+        if (regret := decision.regret) is not None:
+            detail = f"below {regret.bound:.2g} with probability {regret.level:.2f}"
+            tiles.append(Tile("Expected regret", f"{regret.expected:.2g}", detail))
         return tuple(tiles)
     verified = verification.mixtures[RECOMMENDED]
     detail = f"{unit}; predicted {found.value:.3f} {width}"

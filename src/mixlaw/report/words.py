@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mixlaw.optimize.decision import Interval
+from mixlaw.optimize.decision import Interval, Regret
+from mixlaw.optimize.evidence import Distance
 from mixlaw.optimize.objective import WORST, Objective
+from mixlaw.plan.budget import short_count
 from mixlaw.runs import UNITS, higher_is_better
 
 EQUAL_WEIGHTS = 1e-9
@@ -22,14 +24,6 @@ def short(name: str, most: int = 22) -> str:
     """A name that fits a picture."""
     name = plain(name)
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"
-
-
-def short_count(number: float) -> str:
-    """147456 -> "147k"."""
-    for letter, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 0.9995 * unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def count(number: float) -> str:
@@ -74,8 +68,8 @@ def correlation(number: float) -> str:
 def interval(found: Interval) -> str:
     """Value ± half width."""
     if not np.isfinite(found.half_width):
-        return f"{found.value:.4f} ± unknown"
-    return f"{found.value:.4f} ± {found.half_width:.4f}"
+        return f"{found.value:z.4f} ± unknown"
+    return f"{found.value:z.4f} ± {found.half_width:.4f}"
 
 
 def listing(items: Iterable[str], most: int = 6) -> str:
@@ -107,15 +101,8 @@ def objective_unit(objective: Objective) -> str:
     """What the objective is counted in."""
     if objective.relative_to is not None:
         return f"relative change from {plain(objective.relative_to)}"
-    unit = unit_of(objective.targets)
-    return f"minus the {unit}" if any(map(higher_is_better, objective.targets)) else unit
-
-
-def forecast_unit(objective: Objective) -> str:
-    """The axis of forecasts of targets."""
-    scores = set(map(higher_is_better, objective.targets))
-    sense = {True: ", higher is better", False: ", lower is better"}
-    return unit_of(objective.targets) + (sense[scores.pop()] if len(scores) == 1 else "")
+    scores = any(map(higher_is_better, objective.targets))
+    return "minus the score" if scores else unit_of(objective.targets)
 
 
 def objective_words(objective: Objective) -> str:
@@ -142,3 +129,30 @@ def against(gain: float, name: str, digits: int = 3) -> str:
     """ "0.072 lower than natural", also when it is higher."""
     side = "lower" if gain >= 0 else "HIGHER"
     return f"{abs(gain):.{digits}f} {side} than {plain(name)}"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def over_words(over: str | float) -> str:
+    """Over what a robust decision minimises: "the mean", "the 90% quantile"."""
+    return f"the {over:.0%} quantile" if isinstance(over, float) else f"the {over}"
+
+
+def regret_words(regret: Regret) -> str:
+    """How far from the best allowed mixture the recommended one may be."""
+    return (
+        f"the mixture is expected to be {regret.expected:.2g} from the best allowed mixture, and "
+        f"{regret.level:.0%} sure to be within {regret.bound:.2g}"
+    )
+
+
+def distance_words(distance: Distance) -> str:
+    """How far from the trained mixtures it lies."""
+    return (
+        f"the mixture lies {distance.nearest:.2f} from the nearest trained one (Hellinger "
+        f"distance, 0 to 1); trained ones lie {distance.typical:.2f} from theirs in the median, "
+        f"{distance.largest:.2f} at most"
+    )

@@ -193,6 +193,9 @@ class StudyConfig(Section):
             raise ValueError("give domains, sizes and training, or a table of finished runs")
         for section, name, what in (
             (self.baselines, "recommended", "the decision's own mixture"),
+            (self.baselines, "natural", "the mixture by available tokens"),
+            (self.baselines, "uniform", "the mixture of equal shares"),
+            (self.baselines, "unimax", "the capped uniform mixture"),
             (self.tradeoffs, "objective", "the study's own objective"),
         ):
             if name in section:

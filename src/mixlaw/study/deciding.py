@@ -102,7 +102,8 @@ class Deciding:
         """What the objective and the trade-offs cost each other. Raises: as `pareto`."""
         others = {name: other.build() for name, other in self.config.tradeoffs.items()}
         objectives = {"objective": self.objective, **others}
-        return pareto(self.question(), objectives, count=count, seed=self.config.seed)
+        question = replace(self.question(), fitted=self.forecaster(tradeoffs=True))
+        return pareto(question, objectives, count=count, seed=self.config.seed)
 
     def predict(self, mixtures: Sequence[Mixture]) -> list[dict[str, tuple[float, float]]]:
         """Target -> (value, half width of the interval) of each mixture."""
@@ -121,10 +122,14 @@ class Deciding:
             for row in zip(values, np.transpose(half), strict=True)
         ]
 
-    def forecaster(self) -> FittedLaws | LinkedLaws:
-        """The laws, with links to the scores that the study names, if it does."""
-        named = named_targets(self.config)
-        scores = [target for target in named if higher_is_better(target)]
+    def forecaster(self, *, tradeoffs: bool = False) -> FittedLaws | LinkedLaws:
+        """The laws, with links to the scores that the decision names (or its trade-offs, too), if
+        it does: without, what is convex stays so."""
+        objectives = [self.objective]
+        if tradeoffs:
+            objectives += [other.build() for other in self.config.tradeoffs.values()]
+        named = {target for one in objectives for target in (*one.targets, *one.floors)}
+        scores = sorted(target for target in named if higher_is_better(target))
         if not scores:
             return self.fitted
         chance = {task: share for task, share in self.config.fit.chance.items() if task in scores}
@@ -140,6 +145,7 @@ class Deciding:
             *self.target.counts,
             self.runs.done().weights,
             self.baselines(),
+            self.config.optimize.guard,
         )
 
     def baselines(self) -> dict[str, Mixture]:
@@ -186,12 +192,12 @@ def fit_targets(config: StudyConfig, runs: RunTable) -> tuple[list[str], list[st
     Raises: StudyError: the runs did not measure what the study names.
     """
     named = named_targets(config)
-    unknown = [target for target in named if target not in runs.targets]
+    unknown = [target for target in (*named, *config.fit.chance) if target not in runs.targets]
     if unknown:
         near = difflib.get_close_matches(unknown[0], runs.targets, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise StudyError(
-            f"the objective names {unknown}, not measured by the runs "
+            f"the study names {unknown}, not measured by the runs "
             f"(they have {list(runs.targets)}){hint}"
         )
     wanted = [target for target in named if not higher_is_better(target)]
@@ -228,7 +234,7 @@ def baselines(
     if all(domain.available_tokens is not None for domain in domains):
         out = {NATURAL: Mixture.natural(domains), **out}
         capped = _unimax(config, domains, train_tokens)
-        if capped is not None and not np.allclose(capped.array(names), 1 / len(names)):
+        if capped is not None:
             out[UNIMAX] = capped
     return out | {name: Mixture(shares) for name, shares in config.baselines.items()}
 

@@ -123,8 +123,10 @@ class TargetConfig(Section):
 
 
 class OptimizeConfig(Section):
-    """How to decide: by one fit, or over `draws` refits to resampled mixtures."""
+    """How to decide: by one fit, or over `draws` refits to resampled mixtures; `guard` keeps each
+    share within the trained range."""
 
+    guard: bool = True
     robust: Literal["mean", "worst"] | Annotated[float, Field(gt=0, lt=1)] | None = None
     draws: Annotated[int, Field(ge=2)] = 50
 

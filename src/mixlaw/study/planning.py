@@ -15,16 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from mixlaw.errors import RunTableError, StudyError
+from mixlaw.errors import FitError, RunTableError, StudyError
 from mixlaw.files import read_json, write_json
+from mixlaw.laws import fit_laws
 from mixlaw.mixture import Domain, Mixture
+from mixlaw.optimize.limits import Limits
+from mixlaw.optimize.objective import Objective
 from mixlaw.plan.budget import BudgetPlan, plan_budget
 from mixlaw.plan.proposals import SAME_SHARES, Plan, Proposal, propose
 from mixlaw.plan.question import Question, RunScale
 from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study.config import StudyConfig
+from mixlaw.study.deciding import Deciding, Scale, baselines
 
 ASKED = "asked.json"
+MOST_ASKED = 200
+NUM_AMONG = 600
+"""Mixtures that are weighed where limits are more than bounds on domains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +82,25 @@ class Planning:
         Raises: StudyError: an objective on scores, which no plan is made for; and as `propose`.
         """
         objective = self.config.objective.build()
-        scores = [target for target in objective.targets if higher_is_better(target)]
-        if scores:
+        named = (*objective.targets, *objective.floors)
+        if scores := [target for target in named if higher_is_better(target)]:
             raise StudyError(
                 f"runs are planned for losses, and the objective names the scores {scores}; give "
                 "the losses that they follow as the objective of a study of their own"
             )
-        bounds = self.config.constraints.build().bounds(self.domains, self.target.train_tokens)
+        if not 1 <= count <= MOST_ASKED:
+            raise StudyError(f"{count} runs were asked for; ask for 1 to {MOST_ASKED} at a time")
+        limits = self._limits()
+        among = None
+        if len(limits.rows) or limits.curved:
+            among = limits.sample(NUM_AMONG, np.random.default_rng(self.config.seed))
         question = Question(
             [domain.name for domain in self.domains],
-            objective.shares,
-            bounds,
+            self._coefficients(objective),
+            (limits.lower, limits.upper),
             self.scales,
             self.target if self.target != RunScale() else None,
+            among=among,
             laws=self.config.fit.laws,
         )
         return propose(
@@ -98,6 +111,33 @@ class Planning:
             threshold=self.config.plan.threshold,
             seed=self.config.seed,
         )
+
+    def _limits(self) -> Limits:
+        """What a run and the decision must keep. Raises: InfeasibleError, MixtureError."""
+        tokens = self.target.train_tokens
+        mixtures = baselines(self.config, self.domains, tokens)
+        return Limits.of(self.domains, self.config.constraints.build(), tokens, mixtures)
+
+    def _coefficients(self, objective: Objective) -> Mapping[str, float]:
+        """Target -> coefficient of the objective that runs are planned for: the objective's own,
+        or where it is not linear or has floors, what it comes to at its optimum, with the floors at
+        their prices. With too few runs for a law, the mean of the targets.
+
+        Raises: InfeasibleError: no mixture keeps limits and floors.
+        """
+        plain = objective.linear and objective.relative_to is None and not objective.floors
+        if plain or self.runs is None:
+            return objective.shares
+        scale = Scale(self.config.target_params, self.config.target.train_tokens)
+        try:
+            wanted = list(dict.fromkeys((*objective.targets, *objective.floors)))
+            laws = self.config.fit.laws
+            fitted = fit_laws(self.runs, wanted, candidates=laws, seed=self.config.seed)
+            deciding = Deciding(self.config, fitted, self.runs, self.domains, scale)
+            found = deciding.question().pressing(self.config.seed)
+        except FitError:
+            return objective.shares
+        return {target: c for target, c in zip(fitted.targets, found, strict=True) if c}
 
     def ask(self, count: int, folder: Path) -> Plan:
         """As `plan`, with what was asked for before pending; remembered in the folder."""

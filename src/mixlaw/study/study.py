@@ -34,7 +34,7 @@ from mixlaw.laws.links import LinkedLaws
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
 from mixlaw.mixture import Domain, Mixture
 from mixlaw.optimize import Decision, Objective
-from mixlaw.optimize.decide import outside_support
+from mixlaw.optimize.decide import distinct, outside_support
 from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.plan.budget import BudgetPlan
@@ -423,7 +423,7 @@ class Study:
     def _verify_specs(self, decision: Decision) -> list[RunSpec]:
         try:
             return self._own("verify").training.verify_specs(
-                {RECOMMENDED: decision.recommended, **self.baselines()}
+                {RECOMMENDED: decision.recommended, **distinct(self.baselines())}
             )
         except StudyError as error:
             raise StudyError(f"{self.file}: {error}") from error
