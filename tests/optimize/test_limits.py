@@ -49,7 +49,8 @@ def test_lower_bounds_that_sum_to_more_than_one_without_the_small_ones():
 def test_caps_that_sum_to_less_than_one():
     found = conflict(Constraints(max_epochs=0.05))
     assert found == {
-        f"upper[{name}] = {0.05 * k:.4g} (epoch cap: 0.05 epochs of {k},000 tokens in a run of 1,000)"
+        f"upper[{name}] = {0.05 * k:.4g} "
+        f"(epoch cap: 0.05 epochs of {k},000 tokens in a run of 1,000)"
         for k, name in enumerate(NAMES, 1)
     }
 

@@ -17,7 +17,7 @@ import typer
 from mixlaw import __version__
 from mixlaw.cli import show, show_decision, show_plans
 from mixlaw.cli.demo import run_demo, template
-from mixlaw.cli.edits import check_edits, parse_edits
+from mixlaw.cli.edits import parse_edits
 from mixlaw.cli.terminal import error, line
 from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
 from mixlaw.files import write_text
@@ -172,7 +172,6 @@ def edit(
         merge=merge or [],
         revise=revise or [],
     )
-    check_edits(edits, opened.domains(), opened.objective)
     found = opened.plan_edit(edits)
     if out is not None:
         opened.carry(edits).runs.write(out)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mixlaw.errors import MixtureError, StudyError
+from mixlaw.errors import MixtureError
 from mixlaw.mixture import Domain
-from mixlaw.optimize import Objective
-from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split, apply_edits
-from mixlaw.runs import higher_is_better
+from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split
 
 SPLIT = "--split web=news:0.3,forums:0.7"
 
@@ -40,27 +38,6 @@ def parse_edits(
     if not edits:
         raise MixtureError("no edit given; use --add, --remove, --split, --merge or --revise")
     return edits
-
-
-def check_edits(edits: Sequence[Edit], domains: Sequence[Domain], objective: Objective) -> None:
-    """Refuse what no plan can be made for.
-
-    Raises:
-        MixtureError: fewer than two domains are left, or edits that make no sense.
-        StudyError: an objective, or a floor, on scores.
-    """
-    left = [domain.name for domain in apply_edits(domains, edits)]
-    if len(left) < 2:
-        raise MixtureError(
-            f"the edits leave {left or 'no domain'}; a mixture to decide needs two domains or "
-            "more, keep another"
-        )
-    named = dict.fromkeys([*objective.targets, *objective.floors])
-    if scores := [target for target in named if higher_is_better(target)]:
-        raise StudyError(
-            f"edits are planned for losses, and the objective or a floor names the scores "
-            f"{scores}; plan them in a study of the losses that the scores follow"
-        )
 
 
 def _ratios(parts: Sequence[str], where: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.design import design
-from mixlaw.errors import InfeasibleError, MixtureError
+from mixlaw.errors import InfeasibleError, MixtureError, StudyError
 from mixlaw.laws import FittedLaws
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.optimize import Objective
@@ -22,7 +22,7 @@ from mixlaw.optimize.objective import Forecaster
 from mixlaw.optimize.problem import Problem
 from mixlaw.plan.edits import Composition, Edit, Shared, apply_edits, shared_mixtures
 from mixlaw.plan.reuse import MOVED, Carried, UnitLaw, carry_runs, freeze
-from mixlaw.runs import RunTable
+from mixlaw.runs import RunTable, higher_is_better
 
 FORMAT_VERSION = 1
 _LISTS = ("edits", "domains", "affected", "warnings")
@@ -172,8 +172,14 @@ def plan_edit(
     Raises:
         MixtureError: edits that make no sense (`apply_edits`), or domains other than the law's.
         InfeasibleError: no mixture that the old law prices satisfies the constraints.
-        StudyError: an objective on a target that was not fitted.
+        StudyError: an objective on a target that was not fitted, or on scores.
     """
+    counting = dict.fromkeys([*objective.targets, *objective.floors])
+    if scores := [target for target in counting if higher_is_better(target)]:
+        raise StudyError(
+            f"edits are planned for losses, and the objective or a floor names the scores "
+            f"{scores}; plan them in a study of the losses that the scores follow"
+        )
     named = {domain.name: domain for domain in domains}
     if set(named) != set(fitted.domains):
         raise MixtureError(
@@ -182,6 +188,11 @@ def plan_edit(
         )
     domains = [named[name] for name in fitted.domains]
     shared, after = shared_mixtures(domains, edits), apply_edits(domains, edits)
+    if len(after) < 2:
+        raise MixtureError(
+            f"the edits leave {[domain.name for domain in after]}; a mixture to decide needs two "
+            "domains or more, keep another"
+        )
     constraints = constraints or Constraints()
     problem = _Problem(objective, num_params, train_tokens, seed)
     runs = fitted.cross_validation.runs
