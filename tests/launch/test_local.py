@@ -25,7 +25,7 @@ def children() -> list[int]:
 
 def test_stacks_are_balanced_and_cover_every_run(tiny_study):
     study = Study(tiny_study)
-    specs, swarm = study.design(), study._training.swarm(tiny_study)
+    specs, swarm = study.design(), study._own_runs.training.swarm(tiny_study)
     stacks = swarm.unfinished(specs, workers=2)
     assert sorted(s.run_id for stack in stacks for s in stack) == sorted(s.run_id for s in specs)
     assert {len(stack) for stack in stacks} == {5}
@@ -37,14 +37,16 @@ def test_stacks_are_balanced_and_cover_every_run(tiny_study):
 def test_progress_ends_at_all(tiny_study):
     study, seen = Study(tiny_study), []
     specs = study.design()[:6]
-    train_local(study._training.swarm(tiny_study), specs, workers=2, on_progress=seen.append)
+    train_local(
+        study._own_runs.training.swarm(tiny_study), specs, workers=2, on_progress=seen.append
+    )
     assert seen[-1].runs_done == seen[-1].runs_total == 6
     assert seen[-1].share_done == pytest.approx(1)
     assert seen[-1].seconds_left == pytest.approx(0, abs=1e-6)
     shares = [now.share_done for now in seen]
     assert shares == sorted(shares)
     train_local(
-        study._training.swarm(tiny_study),
+        study._own_runs.training.swarm(tiny_study),
         specs,
         on_progress=lambda now: pytest.fail("nothing to do"),
     )
@@ -59,7 +61,7 @@ def test_a_killed_worker_is_an_error_and_the_next_call_goes_on(tiny_study, train
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(TrainError, match=r"died \(exit code -9.*same command"):
-        train_local(study._training.swarm(tiny_study), specs, workers=2, on_progress=kill)
+        train_local(study._own_runs.training.swarm(tiny_study), specs, workers=2, on_progress=kill)
     assert children() == []
     study.train()
     table = (tiny_study / "runs.csv").read_bytes()
@@ -68,7 +70,7 @@ def test_a_killed_worker_is_an_error_and_the_next_call_goes_on(tiny_study, train
 
 def test_an_error_of_a_worker_reaches_the_caller(tiny_study):
     study = Study(tiny_study)
-    specs, swarm = study.design(), study._training.swarm(tiny_study)
+    specs, swarm = study.design(), study._own_runs.training.swarm(tiny_study)
     stack = swarm.unfinished(specs, workers=2)[0]
     checkpoint = swarm._checkpoint(stack)
     checkpoint.parent.mkdir()

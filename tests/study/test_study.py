@@ -301,7 +301,7 @@ def test_verify_compares_with_what_was_promised(trained_study):
             "max_epochs: 4",
             "max_epochs: 0.001",
             InfeasibleError,
-            r"upper\[\w+\] = 0.0\d+ \(epoch cap\)",
+            r"upper\[\w+\] = 0.0\d+ \(epoch cap: 0.001 epochs of",
         ),
         (
             "max_epochs: 4",

@@ -423,9 +423,10 @@ def _warnings(
     """What a reader should know before he trusts the decision."""
     out = []
     if solution.gap is None:
+        apart = f"differ by up to {solution.spread:.3g}" if solution.spread > 0 else "agree"
         out.append(
             "the problem is not convex in the mixture: the optimum carries no certificate "
-            f"(optima from different starts differ by up to {solution.spread:.3g})"
+            f"(optima from different starts {apart})"
         )
     elif not solution.converged and solution.gap > 100 * GAP_TOLERANCE * abs(solution.value):
         out.append(f"the solver stopped early: a mixture lower by {solution.gap:.3g} may exist")

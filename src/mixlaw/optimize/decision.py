@@ -215,8 +215,8 @@ class Decision:
     Attributes:
         forecast: of the recommended mixture.
         baselines: name -> comparison.
-        gap: certificate: no allowed mixture is predicted lower by more (what the objective pays for
-            a distance included); None for a problem that is not convex.
+        gap: certificate: no allowed mixture is predicted lower by more, before rounding (what the
+            objective pays for a distance included); None for a problem that is not convex.
         spread: worst minus best optimum over the starts of a problem that is not convex.
         active_bounds: what the recommended mixture sits on.
         unguarded: the predicted optimum without the support guard, a diagnostic only; None
