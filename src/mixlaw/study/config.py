@@ -299,7 +299,9 @@ def load_config(path: Path) -> StudyConfig:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(map(str, problem["loc"]))
+    # Of "a number or a mapping" the problem names which was tried; the file knows one key.
+    tried = ("constrained-", "literal[", "dict[")
+    where = ".".join(str(key) for key in problem["loc"] if not str(key).startswith(tried))
     if problem["type"] == "extra_forbidden":
         section = _section_at(problem["loc"][:-1])
         key = str(problem["loc"][-1])
