@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from benchmarks.laws.common import Settings
-
 
 def run(
     group: str, parts: Mapping[str, str], about: str | None, arguments: Sequence[str], *, seeds: int
@@ -22,6 +20,8 @@ def run(
         about: the help text.
         seeds: draws of the training rows, unless the arguments say otherwise.
     """
+    from benchmarks.laws.common import Settings  # that package is a group, and imports this one
+
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {group}", description=about)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(parts))
