@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-slurm check bench clean
 
 # torch first and pinned: any other spelling pulls gigabytes of CUDA packages.
 .venv/.demo: pyproject.toml
@@ -22,6 +22,10 @@ demo: .venv/.demo
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+# On a Slurm of one node that it sets up itself: needs root, apt and some six minutes.
+test-slurm: .venv/.dev
+	$(BIN)/python -m pytest tests/slurm/check_slurm.py -v --no-header
 
 check: test
 	$(BIN)/ruff check .

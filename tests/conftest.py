@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import secrets
 import shutil
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +37,7 @@ training:
   warmup_steps: 4
   horizon_steps: [10, 20, 40]
   evaluation_tokens: 512
-  checkpoint_steps: 5
+hardware: {checkpoint_seconds: 0, report_steps: 5}
 objective: {bpb/mixed: 1, bpb/abc: 1}
 constraints: {max_epochs: 4}
 target: {size: 12k, train_tokens: 1920}
@@ -96,3 +100,38 @@ def tiny_study(tiny_folder, tmp_path) -> Path:
 def trained_study(trained_folder, tmp_path) -> Path:
     """An own copy of the trained study."""
     return Path(shutil.copytree(trained_folder, tmp_path / "study"))
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The URL of an S3 server of this machine, which has the bucket `mixlaw`; this process and its
+    children find it by their environment."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://{host}:{port}/mixlaw", method="PUT")
+        ).close()
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def storage_url(request, tmp_path):
+    """An empty place of each kind that runs may lie in."""
+    if request.param == "folder":
+        return str(tmp_path / "runs")
+    if request.param == "memory":
+        pytest.importorskip("fsspec", reason="fsspec is not installed")
+        return f"memory://{tmp_path.name}-{secrets.token_hex(4)}/runs"
+    request.getfixturevalue("s3_server")
+    return f"s3://mixlaw/{secrets.token_hex(4)}/runs"

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from mixlaw.errors import RunTableError, StorageError
+from mixlaw.errors import FitError, RunTableError, StorageError
+from mixlaw.laws import diagnose, fit_laws
 from mixlaw.mixture import Mixture
-from mixlaw.runs import UNITS, RunResult, RunSpec, RunStore, RunTable, higher_is_better
+from mixlaw.runs import UNITS, RunSpec, RunTable, higher_is_better
 
 ROW = {"weight/web": 0.75, "weight/code": 0.25, "loss/web": 3.5, "bpb/code": 1.25}
 ROW |= {"run": "r0", "num_params": 1000, "train_tokens": 5000, "seed": 3}
@@ -138,39 +139,38 @@ def test_run_id_is_what_decides_the_result():
     assert RunSpec.from_dict(spec().to_dict()) == spec()
 
 
-def test_store_keeps_whole_results_only(tmp_path, monkeypatch):
-    store, one = RunStore(tmp_path), spec()
-    assert not store.has(one)
-    with pytest.raises(RunTableError, match=r"m00 .* has no result yet"):
-        store.load(one)
-    result = RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5}))
-    store.save(one, result)
-    assert store.load(one) == result
-
-    def killed(*arguments):
-        raise KeyboardInterrupt
-
-    other = spec(seed=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            store.save(other, result)
-        with pytest.raises(KeyboardInterrupt):
-            store.save(one, RunResult("failed", (), "diverged"))
-    assert not store.has(other)
-    assert store.load(one) == result
+def test_missing_runs_are_rows_without_values(tmp_path):
+    absent = {"run": "r3", "status": "missing", "loss/web": "", "bpb/code": ""}
+    failed = {"run": "r2", "status": "failed", "loss/web": None, "bpb/code": None}
+    RunTable.from_rows([ROW, {**ROW, **absent}, {**ROW, **failed}]).write(tmp_path / "runs.csv")
+    runs = RunTable.read(tmp_path / "runs.csv")
+    assert list(runs.status) == ["done", "missing", "failed"]
+    assert list(runs.done().run) == ["r0"]
+    assert list(runs.trained().run) == ["r0", "r2"]
+    assert np.isnan(runs.values[1]).all()
+    np.testing.assert_array_equal(runs.weights[1], runs.weights[0])
+    with pytest.raises(RunTableError, match="none of the 2 rows is of a run with a result; train"):
+        RunTable.from_rows([{**ROW, **absent}, {**ROW, **absent}])
 
 
-def test_store_table_has_a_row_for_each_horizon_and_keeps_failures(tmp_path):
-    store = RunStore(tmp_path)
-    good, bad, absent = spec(), spec(seed=1), spec(seed=2)
-    store.save(good, RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5})))
-    store.save(bad, RunResult("failed", (), "loss became NaN at step 7"))
-    runs = store.table([good, bad, absent], ["web", "code"])
-    assert list(runs.status) == ["done", "done", "failed", "failed"]
-    np.testing.assert_array_equal(runs.train_tokens, [100, 200, 100, 200])
-    np.testing.assert_array_equal(runs.column("loss/web"), [3.0, 2.5, np.nan, np.nan])
-    assert len(runs.done()) == 2
+def test_missing_runs_change_no_fit():
+    rng = np.random.default_rng(0)
+    share = rng.uniform(0.1, 0.9, 24)
+    rows = [
+        ROW
+        | {"run": f"r{i}", "label": f"m{i}", "weight/web": s, "weight/code": 1 - s}
+        | {"loss/web": 2 + np.exp(-2 * s), "bpb/code": 1 + np.exp(-1 + s)}
+        for i, s in enumerate(share.tolist())
+    ]
+    absent = [row | {"status": "missing", "loss/web": None, "bpb/code": None} for row in rows[:4]]
+    given = {"targets": ["loss/web"], "candidates": ["m4"], "seed": 0}
+    without = fit_laws(RunTable.from_rows(rows[4:]), **given)
+    fitted = fit_laws(RunTable.from_rows(absent + rows[4:]), **given)
+    assert fitted.warnings == without.warnings
+    assert diagnose(fitted) == diagnose(without)
+    assert fitted.to_dict() == without.to_dict()
+    with pytest.raises(FitError, match="all 5 rows are for verification or of runs without a res"):
+        fit_laws(RunTable.from_rows([*absent, rows[4] | {"role": "verify"}]), **given)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):

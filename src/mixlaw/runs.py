@@ -1,4 +1,4 @@
-"""Runs: what was asked for (RunSpec), what came out (RunStore), and both as one RunTable."""
+"""Runs: what was asked for (RunSpec), what came out (RunResult), and both as one RunTable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import MissingExtraError, MixtureError, RunTableError
-from mixlaw.files import atomic_path, digest, read_json, write_json, write_text
+from mixlaw.files import atomic_path, digest, write_text
 from mixlaw.mixture import SUM_TOLERANCE, Mixture, check_names
 
 UNITS = {
@@ -29,7 +29,8 @@ forecast through its link to a loss, see `laws.links`."""
 
 HIGHER_IS_BETTER = frozenset({"score"})
 
-DONE, FAILED = "done", "failed"
+DONE, FAILED, MISSING = "done", "failed", "missing"
+"""Status of a run: it has values; it diverged; it was planned and has no result."""
 SWARM, REPLICATE, VERIFY = "swarm", "replicate", "verify"
 
 
@@ -93,68 +94,13 @@ class RunResult:
         status: "done" or "failed".
         targets: one mapping target -> value per horizon; empty when failed.
         reason: why it failed.
+        epochs: domain -> how often the longest horizon saw it, as counted; empty when failed.
     """
 
     status: str
     targets: tuple[Mapping[str, float], ...] = ()
     reason: str = ""
-
-
-class RunStore:
-    """One folder per run, named by its spec's hash; a result is written whole or not at all."""
-
-    def __init__(self, root: Path):
-        self.root = root
-
-    def _file(self, spec: RunSpec) -> Path:
-        return self.root / spec.run_id / "run.json"
-
-    def has(self, spec: RunSpec) -> bool:
-        return self._file(spec).exists()
-
-    def save(self, spec: RunSpec, result: RunResult) -> None:
-        data = {"spec": spec.to_dict(), "result": {**vars(result), "targets": list(result.targets)}}
-        write_json(self._file(spec), data)
-
-    def load(self, spec: RunSpec) -> RunResult:
-        """Raises: RunTableError: the run is not in the store."""
-        if not self.has(spec):
-            raise RunTableError(f"run {spec.label} (seed {spec.seed}) has no result yet; train it")
-        data = read_json(self._file(spec))["result"]
-        return RunResult(data["status"], tuple(data["targets"]), data["reason"])
-
-    def table(
-        self,
-        specs: Sequence[RunSpec],
-        domains: Sequence[str],
-        *,
-        available_tokens: Mapping[str, int] | None = None,
-    ) -> RunTable:
-        """The finished runs among `specs` as rows (run, horizon).
-
-        Args:
-            available_tokens: domain -> unique tokens that runs without pools drew from.
-        """
-        rows = []
-        for spec in specs:
-            if not self.has(spec):
-                continue
-            result, unique = self.load(spec), spec.pools or available_tokens or {}
-            for h, train_tokens in enumerate(spec.horizon_tokens):
-                row = {"run": spec.run_id, "label": spec.label, "role": spec.role}
-                row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
-                row |= {"seed": spec.seed, "status": result.status}
-                row |= {f"weight/{name}": spec.mixture.get(name, 0.0) for name in domains}
-                row |= {f"available_tokens/{name}": tokens for name, tokens in unique.items()}
-                if result.status == DONE:
-                    row |= result.targets[h]
-                rows.append(row)
-        if rows and all(row["status"] == FAILED for row in rows):
-            raise RunTableError(
-                f"all {len({row['run'] for row in rows})} runs diverged, so there is no loss to "
-                "learn from; lower learning_rate of their sizes and train in a new folder"
-            )
-        return RunTable.from_rows(rows)
+    epochs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +115,7 @@ class RunTable:
         train_tokens: (n,) tokens seen; NaN when unknown.
         available_tokens: (n, M) unique tokens of each domain that the run drew from; inf where
             they do not run out.
-        values: (n, T); NaN where a run failed or a target was not measured.
+        values: (n, T); NaN where a run failed or is missing, or a target was not measured.
         run, label, role, status: (n,) strings; seed: (n,) integers.
     """
 
@@ -226,9 +172,13 @@ class RunTable:
         except MixtureError as error:
             raise RunTableError(str(error)) from error
         status = _strings(rows, "status", lambda i: DONE)
-        bad = sorted(set(status.tolist()) - {DONE, FAILED})
+        bad = sorted(set(status.tolist()) - {DONE, FAILED, MISSING})
         if bad:
-            raise RunTableError(f"status {bad} is unknown; use {DONE!r} or {FAILED!r}")
+            raise RunTableError(f"status {bad} is unknown; use {DONE!r}, {FAILED!r} or {MISSING!r}")
+        if (status == MISSING).all():
+            raise RunTableError(
+                f"none of the {len(rows)} rows is of a run with a result; train the runs first"
+            )
         return cls(
             domains=domains,
             targets=targets,
@@ -332,8 +282,12 @@ class RunTable:
         return replace(self, **{name: getattr(self, name)[keep] for name in per_row})
 
     def done(self) -> RunTable:
-        """Rows of runs that did not fail."""
+        """Rows of runs that have values: neither failed nor missing."""
         return self.select(self.status == DONE)
+
+    def trained(self) -> RunTable:
+        """Rows of runs that have a result, done or failed."""
+        return self.select(self.status != MISSING)
 
     def column(self, target: str) -> np.ndarray:
         """Values (n,) of one target. Raises: RunTableError: no such target."""

@@ -6,15 +6,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from mixlaw.train import model  # noqa: E402
 from mixlaw.train.model import (  # noqa: E402
     LinearCrossEntropy,
-    hidden_states,
     initial_parameters,
     losses,
 )
 from mixlaw.train.recipe import ModelConfig  # noqa: E402
 
-CONFIG = ModelConfig(vocab_size=50, width=32, num_layers=2, sequence_length=12)
+CONFIG = ModelConfig(vocab_size=50, width=32, num_layers=2)
+
+
+def hidden_states(config, parameters, tokens):
+    return model.hidden_states(config, parameters, tokens, torch.float32)
 
 
 def random_parameters(seeds=(0, 1, 2)):
@@ -25,7 +29,10 @@ def random_parameters(seeds=(0, 1, 2)):
     }
 
 
-def test_linear_cross_entropy_equals_torch_with_gradients():
+@pytest.mark.parametrize("logit_bytes", [1 << 21, 20 * 50 * 8 * 2, 7 * 50 * 8])
+def test_linear_cross_entropy_equals_torch_with_gradients(monkeypatch, logit_bytes):
+    """All at once, two members at a time, and a member in parts."""
+    monkeypatch.setitem(model.LOGIT_BYTES, "cpu", logit_bytes)
     torch.manual_seed(0)
     hidden = torch.randn(3, 20, 8, dtype=torch.float64, requires_grad=True)
     embedding = torch.randn(3, 50, 8, dtype=torch.float64, requires_grad=True)
@@ -89,3 +96,23 @@ def test_equal_seeds_start_equal_and_a_fresh_model_is_near_uniform():
     sequences = torch.randint(0, 50, (3, 4, 13), generator=torch.Generator().manual_seed(3))
     found = losses(CONFIG, parameters, sequences)
     assert (found - torch.log(torch.tensor(50.0))).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(("head_width", "mlp_ratio"), [(16, 4), (8, 2), (32, 3)])
+def test_other_heads_and_inner_widths_learn_too(head_width, mlp_ratio):
+    config = ModelConfig(50, 32, 1, head_width, mlp_ratio)
+    parameters = {k: v.requires_grad_() for k, v in initial_parameters(config, [0]).items()}
+    sequences = torch.randint(0, 50, (1, 2, 13), generator=torch.Generator().manual_seed(3))
+    before = losses(config, parameters, sequences).sum()
+    grads = torch.autograd.grad(before, list(parameters.values()))
+    stepped = {k: p - 0.1 * g for (k, p), g in zip(parameters.items(), grads, strict=True)}
+    assert losses(config, stepped, sequences).sum() < before
+
+
+def test_products_in_bf16_are_near():
+    parameters = random_parameters()
+    sequences = torch.randint(0, 50, (3, 4, 13), generator=torch.Generator().manual_seed(3))
+    exact = losses(CONFIG, {k: v.double() for k, v in parameters.items()}, sequences)
+    rounded = losses(CONFIG, parameters, sequences, torch.bfloat16)
+    torch.testing.assert_close(rounded.double(), exact, rtol=5e-3, atol=0)
+    assert rounded.dtype == torch.float32

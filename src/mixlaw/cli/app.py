@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from mixlaw import __version__
 from mixlaw.cli import show, show_decision, show_plans
 from mixlaw.cli.demo import run_demo, template
 from mixlaw.cli.edits import parse_edits
+from mixlaw.cli.swarm_view import swarm_view
 from mixlaw.cli.terminal import error, line
-from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError
+from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError, TrainError
 from mixlaw.files import write_text
 from mixlaw.mixture import Mixture
 from mixlaw.plan.budget import plan_budget
 from mixlaw.plan.question import RunScale
 from mixlaw.report import write_report
 from mixlaw.study import Scale, Study
+from mixlaw.study.launch_config import LaunchConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +40,16 @@ app = typer.Typer(
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder or YAML file of a study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON only.")]
+LauncherName = Annotated[
+    str | None, typer.Option(help="local, ray or slurm; default: as the study says.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes on this machine; default: one a core or GPU.")
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="Show curves in tensorboard, wandb or mlflow; repeatable."),
+]
 
 EXTRAS = {"torch": "train", "safetensors": "train", "tokenizers": "train", "zstandard": "train"}
 
@@ -62,6 +75,21 @@ def _root(
     if version:
         typer.echo(f"mixlaw {__version__}")
         raise typer.Exit
+
+
+def _launch(
+    study: Study, launcher: str | None, workers: int | None, track: list[str] | None
+) -> LaunchConfig:
+    """The study's launch section with what the command line says instead."""
+    given = {"launcher": launcher, "workers": workers, "track": track}
+    try:
+        return LaunchConfig(
+            **{**study.config.launch.model_dump(), **{k: v for k, v in given.items() if v}}
+        )
+    except ValidationError as wrong:
+        raise StudyError(
+            "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in wrong.errors())
+        ) from None
 
 
 def _out(data: Any, as_json: bool, human: Callable[[], None]) -> None:
@@ -179,11 +207,49 @@ def edit(
 
 
 @app.command()
-def train(study: StudyPath, as_json: Json = False) -> None:
+def train(
+    study: StudyPath,
+    launcher: LauncherName = None,
+    workers: Workers = None,
+    track: Track = None,
+    print_commands: Annotated[
+        bool,
+        typer.Option(
+            "--print-commands",
+            help="Train nothing: print one command a stack, for Kubernetes, SkyPilot, ...",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Train the proxy runs that are still missing. Interrupt and repeat at will."""
-    with show.swarm_progress() as on_progress:
-        runs = Study(study).train(on_progress)
+    opened = Study(study)
+    if print_commands:
+        commands = opened.train_commands()
+        _out(commands, as_json, lambda: [typer.echo(command) for command in commands])
+        return
+    launch = _launch(opened, launcher, workers, track)
+    with swarm_view() as view:
+        runs = opened.train(view, launch=launch, on_note=view.note)
     _out(runs.rows(), as_json, lambda: show.runs(runs))
+
+
+@app.command()
+def work(
+    runs: Annotated[str, typer.Argument(metavar="RUNS", help="Run folder of a study, or its URL.")],
+    only: Annotated[
+        str | None, typer.Option("--runs", help="Ids of some of its runs, with commas.")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Train here what a run folder says is to train, beside whoever else does."""
+    from mixlaw.launch.commands import work_until_done
+
+    ids = only.split(",") if only else None
+    with swarm_view() as view:
+        missing = work_until_done(runs, run_ids=ids, workers=workers, on_progress=view)
+    if missing:
+        reasons = "; ".join(dict.fromkeys(missing.values()))
+        raise TrainError(f"{len(missing)} runs have no result: {reasons}; run this again")
 
 
 @app.command()
@@ -254,10 +320,18 @@ def pareto(
 
 
 @app.command()
-def verify(study: StudyPath, as_json: Json = False) -> None:
+def verify(
+    study: StudyPath,
+    launcher: LauncherName = None,
+    workers: Workers = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
     """Train the target size on the recommended mixture and the baselines; compare."""
-    with show.swarm_progress() as on_progress:
-        found = Study(study).verify(on_progress)
+    opened = Study(study)
+    launch = _launch(opened, launcher, workers, track)
+    with swarm_view() as view:
+        found = opened.verify(view, launch=launch, on_note=view.note)
     _out(found.to_dict(), as_json, lambda: show_decision.verification(found))
 
 

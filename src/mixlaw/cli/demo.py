@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from mixlaw.cli import show, show_decision
+from mixlaw.cli.swarm_view import swarm_view
 from mixlaw.cli.terminal import line, step
 from mixlaw.errors import StudyError
 from mixlaw.files import write_text
@@ -36,14 +37,14 @@ def run_demo(folder: Path, *, short: bool) -> None:
     step(2, "Design: which mixtures are worth a proxy run")
     show.design(study.design())
     step(3, "Train the swarm: several proxies at once, a finished-schedule loss per horizon")
-    with show.swarm_progress() as on_progress:
+    with swarm_view() as on_progress:
         show.runs(study.train(on_progress))
     step(4, "Fit: every law on the same held-out mixtures and scales")
     show.fit(study)
     step(5, "Optimize: the best mixture for a larger model, with an interval")
     show_decision.decision(study.optimize())
     step(6, "Verify: train that larger model on it, and on the baselines")
-    with show.swarm_progress() as on_progress:
+    with swarm_view() as on_progress:
         show_decision.verification(study.verify(on_progress))
     step(7, "Report")
     path = write_report(study)

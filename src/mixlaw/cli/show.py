@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
-from rich.progress import BarColumn, Progress, TextColumn
 
-from mixlaw.cli.terminal import err, error, heading, line, marked, notes, table
+from mixlaw.cli.terminal import heading, line, marked, notes, table
 from mixlaw.laws.noise import Noise, measured_noise
-from mixlaw.runs import FAILED, REPLICATE, RunSpec, RunTable
+from mixlaw.runs import FAILED, MISSING, REPLICATE, RunSpec, RunTable
 
 if TYPE_CHECKING:
-    from mixlaw.launch.local import Progress as SwarmProgress
     from mixlaw.laws import CrossValidation, FittedLaws
     from mixlaw.study import Study
-
-
-@contextlib.contextmanager
-def swarm_progress() -> Iterator[Callable[[SwarmProgress], None]]:
-    """A line on stderr with share done, tokens/s and time left."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>5.1f} %  {task.fields[speed]}"),
-        console=err,
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("preparing", total=1.0, speed="")
-
-        def update(now: SwarmProgress) -> None:
-            minutes, seconds = divmod(round(now.seconds_left), 60)
-            speed = f"{now.tokens_per_second:,.0f} tokens/s, {minutes}:{seconds:02d} left"
-            doing = f"runs {now.runs_done}/{now.runs_total}, {now.doing}"
-            bar.update(task, completed=now.share_done, description=doing, speed=speed)
-
-        try:
-            yield update
-        except KeyboardInterrupt:
-            bar.stop()
-            error("stopped; run the same command to go on from the last checkpoint")
-            raise typer.Exit(130) from None
 
 
 def status(found: dict[str, Any]) -> None:
@@ -82,6 +51,9 @@ def runs(found: RunTable) -> None:
     failed = sorted(set(found.label[found.status == FAILED]))
     if failed:
         line(f"failed, kept and left out of every fit: {', '.join(failed)}")
+    missing = sorted(set(found.label[found.status == MISSING]))
+    if missing:
+        line(f"planned, without a result: {', '.join(missing)}")
 
 
 def corpus(summary: dict[str, Any]) -> None:

@@ -86,23 +86,30 @@ class BatchSampler:
         Windows of a domain come without replacement within an epoch and in a new order in each.
         Raises: MixtureError: proportions of the wrong shape, negative, or not summing to one.
         """
-        domain, start = self.windows_of(step, proportions)
+        return self.batches(step, 1, proportions)[0]
+
+    def batches(self, first_step: int, num_steps: int, proportions: np.ndarray) -> np.ndarray:
+        """Token ids (num_steps, K, B, L + 1) of some steps, as `batch` gives each."""
+        domain, start = self.windows_of(first_step, proportions, num_steps=num_steps)
         inside = np.arange(self.sequence_length + 1)
         out = np.empty((*domain.shape, len(inside)), dtype=np.int64)
         for j, stream in enumerate(self._streams):
             mine = domain == j
             if mine.any():
                 out[mine] = stream[start[mine][:, None] + inside]
-        return out
+        steps = out.reshape(len(out), num_steps, self.batch_size, -1)
+        return np.ascontiguousarray(steps.swapaxes(0, 1))
 
-    def windows_of(self, step: int, proportions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Domain (K, B) and index of the first token (K, B) of each sequence of a step."""
+    def windows_of(
+        self, step: int, proportions: np.ndarray, *, num_steps: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Domain (K, B num_steps) and index of the first token of each sequence of some steps."""
         edges = self._edges(proportions)  # (K, M)
         seeds = self._member_seeds(len(edges))
-        first, stop = step * self.batch_size, (step + 1) * self.batch_size
+        first, stop = step * self.batch_size, (step + num_steps) * self.batch_size
         blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
         inside = slice(first - blocks[0] * BLOCK, stop - blocks[0] * BLOCK)
-        domain = np.empty((len(edges), self.batch_size), dtype=np.int64)
+        domain = np.empty((len(edges), stop - first), dtype=np.int64)
         rank = np.empty_like(domain)
         slots = {seed: _slots(seed, blocks) for seed in set(seeds)}
         for k, seed in enumerate(seeds):

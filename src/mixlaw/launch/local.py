@@ -1,113 +1,193 @@
-"""Stacks to worker processes of this machine, one thread each."""
+"""Works to worker processes of this machine: one a GPU, or some of one thread each."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import itertools
 import os
-import signal
+import queue
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
-from mixlaw.errors import MixlawError, TrainError
-from mixlaw.runs import RunSpec
-
-if TYPE_CHECKING:
-    from mixlaw.train.swarm import Stack, Swarm
-
-REPORT_SECONDS = 0.2
+from mixlaw.errors import TrainError
+from mixlaw.launch.work import Outcome, Work
+from mixlaw.launch.worker import GRACE_SECONDS, death
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a swarm stands; rates are of this call, not of resumed work.
+@dataclass(eq=False)
+class _Seat:
+    """A worker process, the devices that it holds, and the ticket that it works on."""
 
-    Attributes:
-        share_done: of the FLOPs of this call, since a token costs more in a larger size.
-        doing: what the workers train, for people.
-    """
+    process: subprocess.Popen[str]
+    devices: tuple[str, ...]
+    ticket: str | None = None
+    leaving: bool = False
+    listener: threading.Thread = field(init=False)
 
-    runs_done: int
-    runs_total: int
-    share_done: float
-    tokens_per_second: float
-    seconds_left: float
-    doing: str
+    def dismiss(self) -> None:
+        """Closed standard input interrupts the training, if any, and ends the process."""
+        self.ticket, self.leaving = None, True
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
-def train_local(
-    swarm: Swarm,
-    specs: Sequence[RunSpec],
-    *,
-    workers: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Train what the swarm's store does not hold yet. Interrupt at will; the next call goes on.
+class LocalLauncher:
+    """A `Launcher` of persistent processes (importing torch takes seconds), started when needed.
+
+    A process that dies takes only its own work with it and is replaced. Works that take several
+    processes get as many devices at once and wait until these are free.
 
     Args:
-        workers: processes; default: one per core. They share nothing but the store.
-    Raises: TrainError: a worker died; any MixlawError that a worker met.
+        device: "cpu"; "cuda": the visible GPUs; "auto": these, or the CPU when there is none.
+        workers: processes on a CPU, one thread each; default: one per core. On GPUs: the most
+            GPUs to use; default: all.
+    Raises: TrainError: "cuda" without a visible GPU.
     """
-    workers = workers or available_cores()
-    todo = swarm.unfinished(specs, workers=workers)
-    if not todo:
-        return
-    board = _Board(swarm, todo, len(specs), on_progress)
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pools
-    running: dict[Connection, tuple[BaseProcess, Stack]] = {}
-    queue = list(todo)
-    try:
-        for _ in range(min(workers, len(queue))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(swarm, theirs), daemon=True)
-            with _ignoring_interrupts():
-                process.start()
-            theirs.close()
-            ours.send(stack := queue.pop(0))
-            running[ours] = (process, stack)
-        while running:
-            for pipe in wait(list(running)):
-                assert isinstance(pipe, Connection)
-                process, stack = running[pipe]
-                with _alive(process, stack):
-                    message = pipe.recv()
-                if isinstance(message, int):
-                    board.step(stack, message)
-                    continue
-                if isinstance(message, MixlawError):
-                    raise message
-                board.finish(stack)
-                following = queue.pop(0) if queue else None
-                with _alive(process, stack):
-                    pipe.send(following)
-                if following is None:
-                    del running[pipe]
-                    process.join()
-                else:
-                    running[pipe] = (process, following)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-            process.join()
+
+    def __init__(self, *, device: str = "auto", workers: int | None = None):
+        gpus = visible_gpus() if device != "cpu" else []
+        if device == "cuda" and not gpus:
+            raise TrainError(
+                "device is cuda, and PyTorch finds no GPU on this machine; "
+                "say auto or cpu, or install a CUDA build of PyTorch"
+            )
+        self._on_gpus = bool(gpus)
+        everything = gpus or [str(core) for core in range(workers or available_cores())]
+        self._devices = tuple(everything[:workers])
+        self._seats: list[_Seat] = []
+        self._queue: list[tuple[float, str, Work]] = []
+        self._ended: dict[str, Outcome] = {}
+        self._answers: queue.SimpleQueue[tuple[_Seat, str]] = queue.SimpleQueue()
+        self._numbers = itertools.count(1)
+
+    @property
+    def slots(self) -> int:
+        return len(self._devices)
+
+    def submit(self, works: Sequence[Work]) -> list[str]:
+        tickets = []
+        for work in works:
+            tickets.append(ticket := f"local-{next(self._numbers)}")
+            if work.processes > self.slots:
+                error = TrainError(
+                    f"{work.name} takes {work.processes} devices at once, this machine lends "
+                    f"{self.slots}; use a larger machine or a smaller size"
+                )
+                self._ended[ticket] = Outcome(str(error), error)
+            else:
+                self._queue.append((work.flops, ticket, work))
+        self._queue.sort(key=lambda entry: -entry[0])
+        self._fill()
+        return tickets
+
+    def poll(self) -> dict[str, Outcome]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                seat, answer = self._answers.get_nowait()
+                if seat.ticket is not None:
+                    self._ended[seat.ticket] = Outcome.from_json(answer)
+                    seat.ticket = None
+        for seat in [seat for seat in self._seats if seat.process.poll() is not None]:
+            self._seats.remove(seat)
+            if seat.ticket is not None:
+                self._ended[seat.ticket] = Outcome(death(seat.process.returncode))
+            seat.dismiss()
+        self._fill()
+        ended, self._ended = self._ended, {}
+        return ended
+
+    def cancel(self, ticket: str) -> None:
+        self._queue = [entry for entry in self._queue if entry[1] != ticket]
+        self._ended.pop(ticket, None)
+        for seat in self._seats:
+            if seat.ticket == ticket:
+                seat.dismiss()
+
+    def close(self) -> None:
+        self._queue.clear()
+        for seat in self._seats:
+            seat.dismiss()
+        deadline = time.monotonic() + GRACE_SECONDS + 1
+        for seat in self._seats:
+            try:
+                seat.process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                seat.process.kill()
+                seat.process.wait()
+            seat.listener.join(1)  # not for ever: what a process forked may hold its pipe
+        self._seats.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _fill(self) -> None:
+        """Give works to free devices. A work that waits for several holds up those behind it:
+        otherwise they would never be free together."""
+        while self._queue and (seat := self._seat(self._queue[0][2].processes)):
+            _, seat.ticket, work = self._queue.pop(0)
+            assert seat.process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # its end will be heard
+                seat.process.stdin.write(work.to_json() + "\n")
+                seat.process.stdin.flush()
+
+    def _seat(self, num_devices: int) -> _Seat | None:
+        """An idle process that holds so many devices; None: not yet."""
+        idle = [seat for seat in self._seats if seat.ticket is None and not seat.leaving]
+        for seat in idle:
+            if len(seat.devices) == num_devices:
+                return seat
+        held = {device for seat in self._seats for device in seat.devices}
+        free = [device for device in self._devices if device not in held]
+        if len(free) >= num_devices:
+            return self._start(tuple(free[:num_devices]))
+        # An idle process keeps memory of its GPU, so it leaves before another takes the place.
+        if len(free) + sum(len(seat.devices) for seat in idle) >= num_devices:
+            for seat in idle:
+                seat.dismiss()
+        return None
+
+    def _start(self, devices: tuple[str, ...]) -> _Seat:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mixlaw.launch.worker", "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=os.environ | self._environment(devices),
+            start_new_session=True,  # Ctrl-C is the parent's to deal with
+        )
+        seat = _Seat(process, devices)
+        seat.listener = threading.Thread(target=self._listen, args=(seat,), daemon=True)
+        seat.listener.start()
+        self._seats.append(seat)
+        return seat
+
+    def _environment(self, devices: tuple[str, ...]) -> dict[str, str]:
+        if self._on_gpus:
+            return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+        return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    def _listen(self, seat: _Seat) -> None:
+        assert seat.process.stdout is not None
+        with seat.process.stdout as stdout:
+            for answer in stdout:
+                self._answers.put((seat, answer))
 
 
-@contextlib.contextmanager
-def _alive(process: BaseProcess, stack: Stack) -> Iterator[None]:
-    """Raises: TrainError: the other end of the pipe is gone."""
-    try:
-        yield
-    except (EOFError, OSError):
-        process.join()
-        raise TrainError(
-            f"the worker that trained {_name(stack)} died (exit code {process.exitcode}; out of "
-            "memory is the usual reason, then lower stack_size); run the same command to go on "
-            "from its last checkpoint"
-        ) from None
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may train on, as CUDA_VISIBLE_DEVICES names them."""
+    from mixlaw.train.devices import gpu_count  # imports torch
+
+    count, named = gpu_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
 
 
 def available_cores() -> int:
@@ -115,88 +195,3 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS
-
-
-def _work(swarm: Swarm, pipe: Connection) -> None:
-    """Train stacks from the pipe until it says None or its other end is gone."""
-    last = 0.0
-
-    def on_step(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            pipe.send(done)  # a dead parent raises here, so no orphan trains on
-
-    with contextlib.suppress(BrokenPipeError, EOFError):
-        while (stack := pipe.recv()) is not None:
-            try:
-                swarm.train_stack(stack, on_step)
-            except MixlawError as error:
-                pipe.send(error)
-                return
-            pipe.send("done")
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches the whole process group; a worker started in here leaves it to its parent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change handlers, and only it is interrupted
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _name(stack: Stack) -> str:
-    return f"{len(stack)} x {stack[0].size}"
-
-
-class _Board:
-    """Turns steps of many workers into one progress."""
-
-    def __init__(self, swarm: Swarm, todo: list[Stack], runs_total: int, on_progress):
-        self.swarm, self.on_progress, self.runs_total = swarm, on_progress, runs_total
-        self.pending = {id(stack): len(stack) for stack in todo}
-        self.flops_total = sum(map(swarm.flops, todo))
-        self.flops_done = self.flops_resumed = self.tokens = 0.0
-        self.steps: dict[int, int] = {}
-        self.active: dict[int, Stack] = {}
-        self.started = time.monotonic()
-
-    def step(self, stack: Stack, done: int) -> None:
-        key, total = id(stack), self.swarm.steps(stack)
-        first = key not in self.steps
-        made = done - self.steps.get(key, 0)
-        self.steps[key], self.active[key] = done, stack
-        flops = self.swarm.flops(stack) * made / total
-        self.flops_done += flops
-        # What a checkpoint brought back was not done now: it must not flatter the speed.
-        if first and made > total / 20:
-            self.flops_resumed += flops
-        else:
-            self.tokens += self.swarm.tokens_per_step(stack) * made
-        self._tell()
-
-    def finish(self, stack: Stack) -> None:
-        self.step(stack, self.swarm.steps(stack))
-        del self.active[id(stack)], self.pending[id(stack)]
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.on_progress is None:
-            return
-        seconds = time.monotonic() - self.started
-        speed = max(self.flops_done - self.flops_resumed, 1.0) / seconds
-        self.on_progress(
-            Progress(
-                runs_done=self.runs_total - sum(self.pending.values()),
-                runs_total=self.runs_total,
-                share_done=self.flops_done / self.flops_total,
-                tokens_per_second=self.tokens / seconds,
-                seconds_left=(self.flops_total - self.flops_done) / speed,
-                doing=", ".join(map(_name, self.active.values())),
-            )
-        )

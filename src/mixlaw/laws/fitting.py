@@ -13,7 +13,7 @@ from mixlaw.laws.batch import Batch
 from mixlaw.laws.noise import noise_weights
 from mixlaw.laws.points import Points
 from mixlaw.laws.transfer import Transfer, laws_of
-from mixlaw.runs import RunTable
+from mixlaw.runs import DONE, RunTable
 
 if TYPE_CHECKING:
     from mixlaw.laws.selection import FittedLaws
@@ -27,8 +27,9 @@ def batch_of(runs: RunTable, targets: Sequence[str]) -> Batch:
         RunTableError: no such target.
         FitError: a target has no usable row, or a value that is no loss.
     """
+    runs = runs.trained()
     values = observed(runs, targets)
-    failed = runs.status != "done"
+    failed = runs.status != DONE
     missing = ~failed & np.isnan(values)
     warnings = []
     for target, without in zip(targets, missing, strict=True):
@@ -68,7 +69,7 @@ def observed(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
             not made by `RunTable.from_rows` can have.
     """
     values = np.stack([runs.column(target) for target in targets])
-    bad = (np.isinf(values) | (values <= 0)) & (runs.status == "done")
+    bad = (np.isinf(values) | (values <= 0)) & (runs.status == DONE)
     if bad.any():
         t, row = np.argwhere(bad)[0]
         raise FitError(
@@ -85,7 +86,8 @@ def fit(
 
     Args:
         recipe: a law, or the nested pipeline.
-        runs: rows of failed runs and rows without a value are left out, with a warning.
+        runs: rows of failed runs and rows without a value are left out, with a warning; those of
+            missing runs without one.
         target: `metric/name`; when `name` is a domain it is the target's own domain.
         seed: of the starting points.
         prior: a law of a smaller scale. Then `runs` are a few of one larger scale, and the prior

@@ -230,16 +230,20 @@ def fit_laws(
     several targets compares like with like and is convex or not as a whole.
 
     Args:
-        runs: rows of role "verify" are never used; failed ones are left out with a warning.
+        runs: rows of role "verify" are never used; failed ones are left out with a warning, and
+            missing ones without.
         targets: those that must be fitted; default: none, and all losses are in `also`.
         also: those that are fitted where the runs carry them, else left out with a warning.
         candidates: names from `CANDIDATES`; default: all that fit the table's scales.
         seed: of folds and starting points.
     Raises: FitError: too few runs for every candidate, a constant target, a score, and so on.
     """
-    used = runs.select(runs.role != VERIFY)
+    used = runs.select(runs.role != VERIFY).trained()
     if len(used) == 0:
-        raise FitError(f"all {len(runs)} rows are for verification; train a swarm to learn from")
+        raise FitError(
+            f"all {len(runs)} rows are for verification or of runs without a result; train a swarm "
+            "to learn from"
+        )
     warnings = []
     if targets is None:
         targets, also = (), [target for target in runs.targets if not higher_is_better(target)]

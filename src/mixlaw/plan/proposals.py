@@ -130,7 +130,7 @@ class _Known:
                 "give both the same, in the same order"
             )
         question.coefficients(runs.targets)
-        table = runs.select(runs.role != VERIFY)
+        table = runs.select(runs.role != VERIFY).trained()
         return cls(
             np.concatenate([table.weights, asked.weights]),
             np.concatenate([table.num_params, asked.num_params]),

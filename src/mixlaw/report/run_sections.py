@@ -26,7 +26,7 @@ from mixlaw.report.words import (
     unit_of,
     value,
 )
-from mixlaw.runs import FAILED, higher_is_better
+from mixlaw.runs import FAILED, MISSING, higher_is_better
 from mixlaw.study.verification import objective_values, seed_noise
 
 MOST_LICENSES = 3
@@ -51,11 +51,19 @@ def runs_section(facts: Facts) -> Section:
         wide=len(swarm.domains) > WIDEST_BESIDE,
     )
     tables: list[Table | Notes] = [_scales_table(facts), _range_table(facts)]
-    failed = sorted(set(facts.runs.label[facts.runs.status == FAILED]))
+    failed, missing = (
+        sorted(set(facts.runs.label[facts.runs.status == status])) for status in (FAILED, MISSING)
+    )
+    notes = []
     if failed:
-        names = listing(map(plain, failed), 12)
-        tables.append(Notes((f"Failed (kept, and left out of every fit): {names}.",)))
-    runs = facts.runs.select(facts.runs.role != "verify")
+        notes.append(
+            f"Failed (kept, and left out of every fit): {listing(map(plain, failed), 12)}."
+        )
+    if missing:
+        notes.append(f"Planned, without a result: {listing(map(plain, missing), 12)}.")
+    if notes:
+        tables.append(Notes(tuple(notes)))
+    runs = facts.runs.select(facts.runs.role != "verify").trained()
     lead = (
         f"{number_of(len(set(runs.run)), 'run')} of {number_of(_num_mixtures(runs), 'mixture')}, "
         f"{number_of(len(runs), 'row')} (run, horizon); {len(failed) or 'none'} failed."

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     ValidationError,
@@ -26,20 +25,10 @@ from mixlaw.study.decision_config import (
     Shares,
     TargetConfig,
 )
+from mixlaw.study.launch_config import LaunchConfig
 from mixlaw.study.section import Count, Positive, Section, Share
-from mixlaw.train.recipe import HEAD_WIDTH, non_embedding_params
-
-LEARNING_RATE_TIMES_WIDTH = 0.32
-"""Peak rate = 0.32 / width: .010 at 32 to .0025 at 128, tuned on 20 k to 1.2 M parameters."""
-
-
-def _ascending(steps: list[int]) -> list[int]:
-    if sorted(set(steps)) != steps:
-        raise ValueError(f"horizon_steps are {steps}; they must ascend without repeats")
-    return steps
-
-
-Horizons = Annotated[list[Count], Field(min_length=1), AfterValidator(_ascending)]
+from mixlaw.study.training_config import HardwareConfig, Horizons, SizeConfig, TrainingConfig
+from mixlaw.train.recipe import Recipe
 
 
 class TokensConfig(Section):
@@ -77,26 +66,6 @@ class TokenizerConfig(Section):
         return self
 
 
-class SizeConfig(Section):
-    width: Count
-    layers: Count
-    learning_rate: Positive | None = None
-
-    @model_validator(mode="after")
-    def _heads(self) -> SizeConfig:
-        if self.width % HEAD_WIDTH:
-            raise ValueError(f"width is {self.width}; it must be a multiple of {HEAD_WIDTH}")
-        return self
-
-    @property
-    def num_params(self) -> int:
-        return non_embedding_params(self.width, self.layers)
-
-    @property
-    def peak_rate(self) -> float:
-        return self.learning_rate or LEARNING_RATE_TIMES_WIDTH / self.width
-
-
 class DesignConfig(Section):
     """Which mixtures the proxies train on.
 
@@ -117,31 +86,6 @@ class DesignConfig(Section):
     match_repetition: bool = False
     replicated_mixtures: Annotated[int, Field(ge=0)] = 2
     replicate_seeds: Annotated[int, Field(ge=2)] = 3
-
-
-class TrainingConfig(Section):
-    sizes: list[str] = Field(min_length=1)
-    horizon_steps: Horizons
-    batch_size: Count = 8
-    sequence_length: Count = 64
-    warmup_steps: Count = 30
-    decay_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    clip: Positive = 1.0
-    evaluation_tokens: Count = 16_384
-    stack_size: Count = 8
-    workers: Count | None = None
-    checkpoint_steps: Count = 100
-
-    @model_validator(mode="after")
-    def _distinct(self) -> TrainingConfig:
-        if len(set(self.sizes)) < len(self.sizes):
-            raise ValueError(f"sizes are {self.sizes}; name each once")
-        return self
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch_size * self.sequence_length
 
 
 class VerifyConfig(Section):
@@ -169,6 +113,8 @@ class StudyConfig(Section):
     sizes: dict[str, SizeConfig] = {}
     design: DesignConfig = DesignConfig()
     training: TrainingConfig | None = None
+    hardware: HardwareConfig = HardwareConfig()
+    launch: LaunchConfig = LaunchConfig()
     fit: FitConfig = FitConfig()
     objective: AnObjective
     tradeoffs: dict[str, AnObjective] = {}
@@ -183,7 +129,25 @@ class StudyConfig(Section):
     def target_params(self) -> int | None:
         """Parameters of the target, given as such or by its size."""
         target = self.target
-        return target.num_params if target.size is None else self.sizes[target.size].num_params
+        return target.num_params if target.size is None else self.num_params(target.size)
+
+    def num_params(self, size: str) -> int:
+        """Parameters of one of the sizes."""
+        return self.sizes[size].num_params(size)
+
+    def recipe(self, size: str) -> Recipe:
+        """How one of the sizes is trained. There is a training section."""
+        assert self.training is not None, "a study that trains has the section"
+        return self.sizes[size].recipe(size, self.training)
+
+    def horizon_steps(self, size: str) -> list[int]:
+        """Of the swarm's runs of one size."""
+        assert self.training is not None, "a study that trains has the section"
+        return self.sizes[size].horizon_steps or self.training.horizon_steps
+
+    def longest_tokens(self, size: str) -> int:
+        """Training tokens of the longest horizon of one size."""
+        return self.horizon_steps(size)[-1] * self.recipe(size).tokens_per_step
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
@@ -208,6 +172,8 @@ class StudyConfig(Section):
         both = sorted(set(self.domains) & set(self.validation_only))
         if both:
             raise ValueError(f"{both} stand in both domains and validation_only")
+        for name, size in self.sizes.items():
+            size.named(name)  # raises where the name is not known
         wanted = list(self.training.sizes) if self.training else []
         wanted += [self.target.size] if self.target.size else []
         for size in wanted:
@@ -238,6 +204,7 @@ class StudyConfig(Section):
     def _only_a_table(self) -> None:
         """A study of finished runs trains nothing: settings of training would do nothing."""
         idle = {"training", "design", "tokenizer", "validation_only", "verify", "sizes"}
+        idle |= {"hardware", "launch"}
         idle &= self.model_fields_set
         for name, domain in self.domains.items():
             idle |= {f"domains.{name}.{key}" for key in domain.model_fields_set}

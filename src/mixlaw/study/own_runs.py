@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mixlaw.errors import StudyError
 from mixlaw.mixture import Domain, Mixture
 from mixlaw.plan.proposals import Plan, Proposal
-from mixlaw.runs import RunSpec, RunStore, RunTable
+from mixlaw.runs import RunSpec, RunTable
+from mixlaw.store import RunStore
 from mixlaw.study.artefacts import DESIGN, VERIFICATION, Artefacts, differences
 from mixlaw.study.config import StudyConfig
 from mixlaw.study.planning import Planning
@@ -19,7 +20,7 @@ from mixlaw.study.training import Training
 
 if TYPE_CHECKING:
     from mixlaw.corpus import Corpus
-    from mixlaw.launch.local import Progress
+    from mixlaw.train.swarm import Swarm
 
 RUNS = "runs.csv"
 
@@ -37,7 +38,9 @@ class OwnRuns:
 
     @property
     def store(self) -> RunStore:
-        return RunStore(self.folder / "runs")
+        """Of the run folders: beside the study, or where its launch section says."""
+        given = self.config.launch.runs or "runs"
+        return RunStore(given if "://" in given else (self.folder / given).resolve())
 
     @property
     def artefacts(self) -> Artefacts:
@@ -74,8 +77,7 @@ class OwnRuns:
             specs = _specs(stored["result"])
             if not changed:
                 return specs
-            begun = any(self.store.has(spec) for spec in specs)
-            if begun or any((self.folder / "checkpoints").glob("*")):
+            if not {spec.run_id for spec in specs}.isdisjoint(self.store.storage.names()):
                 raise StudyError(
                     f"{self.file} was edited under its swarm: {'; '.join(changed)}. Restore these "
                     "settings to go on with it, or copy the study file to a new folder and start "
@@ -96,34 +98,34 @@ class OwnRuns:
 
     def ask(self, planning: Planning, count: int) -> Plan:
         """The next runs where those of the design will be done; they join it, if worth doing."""
-        specs = self.design()
+        specs, finished = self.design(), self.store.finished()
         pending = [
             Proposal(s.mixture, s.num_params, s.horizon_tokens[-1], None, None, "planned")
             for s in specs
-            if not self.store.has(s)
+            if s.run_id not in finished
         ]
         plan = planning.plan(count, pending)
         if not plan.stop:
             self._write_design([*specs, *self.training.further_specs(plan.proposals, specs)])
         return plan
 
-    def train(
-        self, specs: Sequence[RunSpec], on_progress: Callable[[Progress], None] | None
-    ) -> None:
-        """Train those of the specs that are not done."""
-        from mixlaw.launch.local import train_local
-
-        swarm, workers = self.training.swarm(self.folder), self.training.settings.workers
-        train_local(swarm, specs, workers=workers, on_progress=on_progress)
+    @property
+    def swarm(self) -> Swarm:
+        return self.training.swarm(self.store.root)
 
     def write_table(self, verify_specs: Sequence[RunSpec]) -> RunTable:
-        """Write runs.csv from the store: the swarm and the verification runs there are.
+        """Write runs.csv from the store: the swarm and the verification runs there are. Runs of
+        the swarm without a result are in it as missing.
 
-        Raises: RunTableError: every run diverged.
+        Raises: RunTableError: no run has values.
         """
-        specs = [*self.design(), *verify_specs]
         unique = {d.name: d.available_tokens for d in self.corpus.domains if d.available_tokens}
-        table = self.store.table(specs, list(self.config.domains), available_tokens=unique)
+        design = self.design()
+        finished = self.store.finished()
+        specs = [*design, *(spec for spec in verify_specs if spec.run_id in finished)]
+        table = self.store.table(
+            specs, list(self.config.domains), available_tokens=unique, missing=True
+        )
         table.write(self.folder / RUNS)
         return table
 

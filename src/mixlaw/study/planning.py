@@ -55,9 +55,10 @@ class Planning:
         if config.plan.scales:
             return [RunScale(scale.num_params, scale.train_tokens) for scale in config.plan.scales]
         if config.training is not None:
-            tokens = config.training.horizon_steps[-1] * config.training.tokens_per_step
-            sizes = [config.sizes[name].num_params for name in config.training.sizes]
-            return [RunScale(float(size), float(tokens)) for size in sizes]
+            return [
+                RunScale(float(config.num_params(name)), float(config.longest_tokens(name)))
+                for name in config.training.sizes
+            ]
         if runs is None:
             return [RunScale()]
         last: dict[float, float] = {}

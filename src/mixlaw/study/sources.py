@@ -27,7 +27,7 @@ def corpus_of(config: StudyConfig, folder: Path) -> Corpus:
         sources,
         folder / "corpus",
         tokenizer=TokenizerSpec(tokenizer.kind, tokenizer.vocab_size, path),
-        sequence_length=config.training.sequence_length,
+        sequence_length=max(config.recipe(size).sequence_length for size in config.sizes),
         seed=config.seed,
         validation_bytes=config.validation_bytes,
     )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixlaw.runs import FAILED, RunSpec, RunStore
+from mixlaw.runs import FAILED, RunSpec
+from mixlaw.store import RunStore
 
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
@@ -37,7 +38,8 @@ class RunsStatus:
         steps: dict[str, str | None] = dict.fromkeys(STEPS[:3])
         if (folder / "corpus" / "corpus.json").exists():
             steps["corpus"] = "built"
-        results = [store.load(spec) for spec in specs or () if store.has(spec)]
+        found = store.results(specs or ())
+        results = [found[spec.run_id] for spec in specs or () if spec.run_id in found]
         failed = sum(result.status == FAILED for result in results)
         if specs is not None:
             steps["design"] = f"{len(specs)} runs"

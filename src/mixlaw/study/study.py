@@ -5,8 +5,7 @@ The folder of a study holds
     study.yaml          what the user decided
     corpus/             token files, documents.jsonl, corpus.json
     design.json         the run specs of the swarm
-    runs/<run id>/      one finished run each
-    checkpoints/        resume state of unfinished stacks
+    runs/<run id>/      result, checkpoints, metrics and claims of each run
     runs.csv            the table of finished runs
     asked.json          runs that were asked for
     fit.json            laws, held-out errors
@@ -42,7 +41,8 @@ from mixlaw.plan.edit_plan import EditPlan, plan_edit
 from mixlaw.plan.edits import Edit, apply_edits, shared_mixtures
 from mixlaw.plan.proposals import Plan
 from mixlaw.plan.reuse import MOVED, Carried, carry_runs
-from mixlaw.runs import VERIFY, RunSpec, RunStore, RunTable, higher_is_better
+from mixlaw.runs import VERIFY, RunSpec, RunTable, higher_is_better
+from mixlaw.store import RunStore
 from mixlaw.study.artefacts import (
     DECISION,
     FIT,
@@ -60,6 +60,8 @@ from mixlaw.study.deciding import (
     named_targets,
     typical_half_widths,
 )
+from mixlaw.study.launch_config import LaunchConfig
+from mixlaw.study.launching import Launching, refuse_missing
 from mixlaw.study.own_runs import RUNS, OwnRuns
 from mixlaw.study.planning import Planning, read_asked, still_pending, told, write_asked
 from mixlaw.study.status import STEPS, RunsStatus
@@ -68,7 +70,7 @@ from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
 if TYPE_CHECKING:
     from mixlaw.corpus import Corpus
-    from mixlaw.launch.local import Progress
+    from mixlaw.launch.driver import Progress
 
 
 class Study:
@@ -90,7 +92,7 @@ class Study:
 
     @property
     def store(self) -> RunStore:
-        return RunStore(self.folder / "runs")
+        return self._own_runs.store
 
     @property
     def from_table(self) -> bool:
@@ -107,7 +109,7 @@ class Study:
     def scale(self) -> Scale:
         """The target scale. Raises: StudyError: the runs vary in what the study leaves open."""
         scale = Scale(self.config.target_params, self.config.target.train_tokens)
-        runs = self.runs()
+        runs = self.runs().trained()
         for name, value in vars(scale).items():
             if value is None and len(np.unique(getattr(runs, name))) > 1:
                 raise StudyError(
@@ -129,11 +131,42 @@ class Study:
         """
         return self._own("design").design()
 
-    def train(self, on_progress: Callable[[Progress], None] | None = None) -> RunTable:
-        """Train what is missing of the swarm; interrupt and call again at will."""
+    def train(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        launch: LaunchConfig | None = None,
+        on_note: Callable[[str], None] = print,
+    ) -> RunTable:
+        """Train what is missing of the swarm; interrupt and call again at will.
+
+        Args:
+            launch: instead of the study's launch section.
+            on_note: told what went wrong without ending the training.
+        Raises: TrainError: runs still have no result, after the table is written; it names them.
+        """
         own = self._own("train")
-        own.train(own.design(), on_progress)
-        return own.write_table(own.verified_specs())
+        specs, launching = own.design(), self._launching(launch, on_progress, on_note)
+        missing = launching.train(own.swarm, specs)
+        runs = own.write_table(own.verified_specs())
+        refuse_missing(missing, specs)
+        return runs
+
+    def train_commands(self) -> list[str]:
+        """Shell commands that train the swarm, one a stack, to be run wherever the run folder and
+        the corpus are in reach; `train` then only collects."""
+        from mixlaw.launch.commands import print_commands
+
+        own = self._own("train")
+        return print_commands(own.swarm, own.design(), slots=self.config.launch.workers or 1)
+
+    def _launching(
+        self,
+        launch: LaunchConfig | None,
+        on_progress: Callable[[Progress], None] | None,
+        on_note: Callable[[str], None],
+    ) -> Launching:
+        return Launching(launch or self.config.launch, self.folder, on_progress, on_note)
 
     def runs(self) -> RunTable:
         """The table of finished runs. Raises: StudyError: there is none yet."""
@@ -330,12 +363,22 @@ class Study:
         fitted, runs = self.fit(), self._fitted_runs()
         return Deciding(self.config, fitted, runs, self.domains(), scale)
 
-    def verify(self, on_progress: Callable[[Progress], None] | None = None) -> Verification:
-        """Train the target size on the recommended mixture and the baselines; compare."""
+    def verify(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        launch: LaunchConfig | None = None,
+        on_note: Callable[[str], None] = print,
+    ) -> Verification:
+        """Train the target size on the recommended mixture and the baselines; compare.
+
+        Args: as `train`.
+        """
         own, decision = self._own("verify"), self.optimize()
         specs = self._verify_specs(decision)
-        own.train(specs, on_progress)
+        missing = self._launching(launch, on_progress, on_note).train(own.swarm, specs)
         runs = own.write_table(specs)
+        refuse_missing(missing, specs)
         found = verify(decision, runs.select(runs.role == VERIFY))
         basis = self._verification_basis(decision, specs)
         self._artefacts.write(VERIFICATION, basis, found.to_dict())
@@ -429,7 +472,7 @@ class Study:
             raise StudyError(f"{self.file}: {error}") from error
 
     def _fitted_runs(self) -> RunTable:
-        runs = self.runs()
+        runs = self.runs().trained()
         return runs.select(runs.role != VERIFY)
 
     def _fit_basis(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from mixlaw.errors import StudyError
 from mixlaw.files import digest
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.plan.proposals import Proposal
-from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec, RunStore
-from mixlaw.study.config import StudyConfig, TrainingConfig
-from mixlaw.train.recipe import ModelConfig, Recipe, Size
+from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec
+from mixlaw.study.config import StudyConfig
+from mixlaw.study.training_config import TrainingConfig
+from mixlaw.train.recipe import Size
 
 if TYPE_CHECKING:
     from mixlaw.corpus import Corpus
@@ -37,31 +38,20 @@ class Training:
         return self.config.training
 
     @cached_property
-    def recipe(self) -> Recipe:
-        no_recipe = {"sizes", "horizon_steps", "stack_size", "workers"}
-        return Recipe(**self.settings.model_dump(exclude=no_recipe))
-
-    @cached_property
     def sizes(self) -> Mapping[str, Size]:
-        """Name -> architecture for this corpus' vocabulary."""
-        vocab_size, length = self.corpus.vocab_size, self.recipe.sequence_length
+        """Name -> architecture for this corpus' vocabulary, and recipe."""
         return {
-            name: Size(ModelConfig(vocab_size, size.width, size.layers, length), size.peak_rate)
+            name: size.build(name, self.settings, self.corpus.vocab_size)
             for name, size in self.config.sizes.items()
         }
 
-    def swarm(self, folder: Path) -> Swarm:
-        """The trainer of this study's specs, with its store in `folder`."""
+    def swarm(self, runs: str | Path) -> Swarm:
+        """The trainer of this study's specs, with its run folders in `runs`, a folder or URL."""
         from mixlaw.train.swarm import Swarm
 
-        return Swarm(
-            corpus=self.corpus.root,
-            sizes=self.sizes,
-            recipe=self.recipe,
-            store=RunStore(folder / "runs"),
-            checkpoints=folder / "checkpoints",
-            stack_size=self.settings.stack_size,
-        )
+        hardware = self.config.hardware.build()
+        # Workers start in folders and on machines of their own.
+        return Swarm(str(self.corpus.root.resolve()), self.sizes, str(runs), hardware)
 
     def pools(self, train_tokens: int) -> dict[str, int] | None:
         """Tokens of each domain that a run draws from to repeat it as the target run will; None:
@@ -78,14 +68,18 @@ class Training:
             [Domain(name, given.available_tokens) for name, given in self.config.domains.items()],
             proxy_tokens=train_tokens,
             target_tokens=self.config.target.train_tokens,
-            sequence_length=self.recipe.sequence_length,
+            sequence_length=self._longest_sequence,
             tokens_on_disk={name: r.train_tokens for name, r in self.corpus.records.items()},
         )
 
     @property
     def longest_tokens(self) -> int:
         """Training tokens of the swarm's longest horizon."""
-        return self.settings.horizon_steps[-1] * self.recipe.tokens_per_step
+        return max(map(self.config.longest_tokens, self.settings.sizes))
+
+    @property
+    def _longest_sequence(self) -> int:
+        return max(size.recipe.sequence_length for size in self.sizes.values())
 
     def proxy_domains(self) -> list[Domain]:
         """The trained domains with the tokens that the swarm's runs draw from."""
@@ -100,10 +94,11 @@ class Training:
         basis["domains"] = list(config.domains)
         basis["design"] = config.design.model_dump(exclude={"match_repetition"})
         basis["pools"] = self.pools(self.longest_tokens)  # None: all text
-        basis["training"] = training.model_dump(
-            exclude={"stack_size", "workers", "checkpoint_steps"}
-        )
-        basis["sizes"] = {name: config.sizes[name].model_dump() for name in training.sizes}
+        # As known today: what a name stands for, too, may change.
+        basis["training"] = {
+            name: {"horizon_steps": config.horizon_steps(name), **asdict(self.sizes[name])}
+            for name in training.sizes
+        }
         return basis
 
     def mixtures(self, prior: Mixture) -> list[Mixture]:
@@ -136,8 +131,11 @@ class Training:
             for i in dict.fromkeys(order[picks].tolist())
             for extra in range(1, settings.replicate_seeds)
         ]
-        horizons = self.settings.horizon_steps
-        return [self._spec(*run, size, horizons) for size in self.settings.sizes for run in runs]
+        return [
+            self._spec(*run, size, self.config.horizon_steps(size))
+            for size in self.settings.sizes
+            for run in runs
+        ]
 
     def further_specs(
         self, proposals: Sequence[Proposal], specs: Sequence[RunSpec]
@@ -146,18 +144,21 @@ class Training:
 
         Raises: StudyError: a proposal at another scale than those of the swarm.
         """
-        sizes = {self.config.sizes[name].num_params: name for name in self.settings.sizes}
+        scales = {
+            (self.config.num_params(name), self.config.longest_tokens(name)): name
+            for name in self.settings.sizes
+        }
         further = []
         for number, proposal in enumerate(proposals, start=len(specs)):
-            size = None if proposal.num_params is None else sizes.get(int(proposal.num_params))
-            if size is None or proposal.train_tokens != self.longest_tokens:
+            size = scales.get((proposal.num_params, proposal.train_tokens))  # type: ignore[arg-type]
+            if size is None:
+                known = ", ".join(f"{params} and {tokens}" for params, tokens in scales)
                 raise StudyError(
-                    f"the swarm has runs of {list(sizes)} parameters and {self.longest_tokens} "
-                    f"tokens, none of {proposal.scale}; let plan.scales name no others, or leave "
-                    "them out"
+                    f"the swarm has runs of these parameters and tokens: {known}; none of "
+                    f"{proposal.scale}; let plan.scales name no others, or leave them out"
                 )
             run = (proposal.mixture, f"n{number:02d}", SWARM, self.config.seed)
-            further.append(self._spec(*run, size, self.settings.horizon_steps))
+            further.append(self._spec(*run, size, self.config.horizon_steps(size)))
         known = {spec.run_id for spec in specs}
         return [spec for spec in further if spec.run_id not in known]
 
@@ -172,12 +173,13 @@ class Training:
                 "verification trains the target; give target.size (one of "
                 f"{list(self.config.sizes)}) and target.train_tokens"
             )
-        steps, rest = divmod(target.train_tokens, self.recipe.tokens_per_step)
+        per_step = self.config.recipe(target.size).tokens_per_step
+        steps, rest = divmod(target.train_tokens, per_step)
         horizons = verify.horizon_steps or [steps]
         if rest or horizons[-1] != steps:
             raise StudyError(
                 f"target.train_tokens is {target.train_tokens}, the last verify horizon "
-                f"{horizons[-1]} steps of {self.recipe.tokens_per_step} tokens; they must be equal"
+                f"{horizons[-1]} steps of {per_step} tokens; they must be equal"
             )
         return [
             self._spec(mixture, label, VERIFY, self.config.seed + extra, target.size, horizons)
@@ -195,18 +197,15 @@ class Training:
         horizon_steps: Sequence[int],
     ) -> RunSpec:
         chosen = self.sizes[size]
-        # How often a checkpoint is written decides no loss.
-        decides = {k: v for k, v in vars(self.recipe).items() if k != "checkpoint_steps"}
+        per_step = chosen.recipe.tokens_per_step
         return RunSpec(
             mixture=mixture,
             label=label,
             role=role,
             size=size,
             num_params=chosen.config.num_params,
-            horizon_tokens=tuple(h * self.recipe.tokens_per_step for h in horizon_steps),
-            pools=self.pools(horizon_steps[-1] * self.recipe.tokens_per_step),
+            horizon_tokens=tuple(h * per_step for h in horizon_steps),
+            pools=self.pools(horizon_steps[-1] * per_step),
             seed=seed,
-            context=digest(
-                [self.corpus.digest, vars(chosen.config), chosen.learning_rate, decides]
-            ),
+            context=digest([self.corpus.digest, asdict(chosen.config), asdict(chosen.recipe)]),
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixlaw.errors import RunTableError
 from mixlaw.optimize import Decision, Interval, Objective
-from mixlaw.runs import DONE, RunTable
+from mixlaw.runs import FAILED, RunTable
 
 RECOMMENDED = "recommended"
 FORMAT_VERSION = 1
@@ -133,7 +133,7 @@ def verify(decision: Decision, runs: RunTable) -> Verification:
         runs: the verification runs, all horizons; several seeds per label.
     Raises: RunTableError: a mixture has no finished run, so there is nothing to compare.
     """
-    bad = runs.status != DONE
+    bad = runs.status == FAILED
     failed = tuple(sorted({f"{runs.label[i]} (seed {runs.seed[i]})" for i in np.flatnonzero(bad)}))
     done = runs.done()
     forecasts = {RECOMMENDED: decision.forecast}

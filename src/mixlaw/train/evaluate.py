@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from mixlaw.train.model import Parameters, losses
-from mixlaw.train.recipe import ModelConfig
+from mixlaw.train.ranks import ALONE, Ranks
+from mixlaw.train.recipe import Size
+from mixlaw.train.state import product_dtype
 
-SEQUENCES_PER_CHUNK = 32
+TOKENS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 16}
+"""Of all members together on a GPU, of each on a CPU."""
 
 
 class Evaluator:
@@ -20,42 +23,50 @@ class Evaluator:
     Args:
         streams: domain -> validation token ids, cut into windows of `sequence_length` + 1 that
             overlap by the one token which is only predicted; the unfilled last window is dropped.
-        max_tokens: evaluate on no more than so many tokens of each domain, in windows spread
-            evenly over it, so that many documents are heard at little cost.
+            No more than the recipe's evaluation tokens of each domain, in windows spread evenly
+            over it, so that many documents are heard at little cost.
         bytes_per_token: domain -> bytes of text per validation token; None where the text behind
             ready token files is unknown, which then have no bits per byte.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        size: Size,
         streams: Mapping[str, np.ndarray],
         bytes_per_token: Mapping[str, float | None],
         *,
-        max_tokens: int,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
     ):
-        self.config = config
-        self.bytes_per_token = bytes_per_token
-        self.max_windows = max(1, max_tokens // config.sequence_length)
+        self.size, self.bytes_per_token = size, bytes_per_token
+        self.device, self.ranks = torch.device(device), ranks
         self.windows = {name: self._cut(np.asarray(tokens)) for name, tokens in streams.items()}
 
     def _cut(self, tokens: np.ndarray) -> torch.Tensor:
-        T = self.config.sequence_length
+        T = self.size.recipe.sequence_length
+        most = max(1, self.size.recipe.evaluation_tokens // T)
         starts = np.arange(0, len(tokens) - T, T)
-        if len(starts) > self.max_windows:
-            starts = starts[np.linspace(0, len(starts) - 1, self.max_windows).round().astype(int)]
+        if len(starts) > most:
+            starts = starts[np.linspace(0, len(starts) - 1, most).round().astype(int)]
         return torch.from_numpy(tokens[starts[:, None] + np.arange(T + 1)].astype(np.int64))
 
     @torch.no_grad()
     def __call__(self, parameters: Parameters) -> list[dict[str, float]]:
         """One mapping per member: `loss/<domain>` nats per token, `bpb/<domain>` bits per byte."""
         members = next(iter(parameters.values())).shape[0]
+        at_once = TOKENS_PER_CHUNK[self.device.type] // self.size.recipe.sequence_length
+        if self.device.type == "cuda":
+            at_once //= members
         out: list[dict[str, float]] = [{} for _ in range(members)]
         for name, windows in self.windows.items():
-            total = torch.zeros(members, dtype=torch.float64)
-            for chunk in windows.split(SEQUENCES_PER_CHUNK):
-                stacked = chunk.expand(members, *chunk.shape)
-                total += losses(self.config, parameters, stacked).double() * len(chunk)
+            total = torch.zeros(members, dtype=torch.float64, device=self.device)
+            for chunk in windows[self.ranks.rank :: self.ranks.count].split(max(1, at_once)):
+                stacked = chunk.to(self.device).expand(members, *chunk.shape)
+                found = losses(
+                    self.size.config, parameters, stacked, product_dtype(self.size.recipe)
+                )
+                total += found.double() * len(chunk)
+            self.ranks.sum_(total)
             bytes_per_token = self.bytes_per_token[name]
             for member, nats in zip(out, (total / len(windows)).tolist(), strict=True):
                 member[f"loss/{name}"] = nats

@@ -1,234 +1,253 @@
-"""One training loop: a stack of K proxies, a constant-rate trunk and a decay branch per horizon.
+"""One training loop: a stack of K proxies, what all horizons share, and a branch per horizon.
 
-The learning rate warms up, stays constant, and decays linearly to zero over the last part of each
-horizon. The runs to all horizons share their constant part, so it is trained once (the trunk) and
-each horizon branches off it; batches depend on (seed, step, mixture) alone, so a branch is exactly
-the run that trains to that horizon only (warmup-stable-decay: Hu et al., arXiv 2404.06395;
-Haegele et al., arXiv 2405.18392).
+With the schedule "wsd" the learning rate warms up, stays constant, and decays linearly over the
+last part of each horizon. The runs to all horizons share their constant part, so it is trained once
+(the trunk) and each horizon branches off it; batches depend on (seed, step, mixture) alone, so a
+branch is exactly the run that trains to that horizon only (warmup-stable-decay: Hu et al.,
+arXiv 2404.06395; Haegele et al., arXiv 2405.18392). With "cosine" they share the warm-up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixlaw.errors import CheckpointError
-from mixlaw.train.checkpoint import load_checkpoint, save_checkpoint
-from mixlaw.train.model import Parameters, initial_parameters, losses
-from mixlaw.train.recipe import ModelConfig, Recipe
+from mixlaw.train.health import FAILED, Health
+from mixlaw.train.model import Parameters
+from mixlaw.train.recipe import Size
+from mixlaw.train.state import TrainState
+from mixlaw.train.step import Step
 
-BETAS = (0.9, 0.95)
-EPSILON = 1e-8
-
-
-class Batches(Protocol):
-    """Where sequences come from; a pure function of the step."""
-
-    def __call__(self, step: int) -> np.ndarray:
-        """Token ids (K, B, T + 1) of `step`."""
-        ...
-
+Batches = Callable[[int], Tensor]
+"""Step -> token ids (K, B, T + 1) on the device; a pure function of the step."""
 
 Evaluate = Callable[[Parameters], list[dict[str, float]]]
 """Parameters of a stack -> one mapping target -> value per member."""
 
-
-@dataclass
-class TrainState:
-    """Parameters and AdamW moments of a stack after `step` steps; `failed_step` (K,) is -1 while
-    a member's loss is finite."""
-
-    step: int
-    parameters: Parameters
-    first: Parameters
-    second: Parameters
-    failed_step: Tensor
-
-    @classmethod
-    def fresh(cls, config: ModelConfig, seeds: Sequence[int]) -> TrainState:
-        parameters = initial_parameters(config, list(seeds))
-        first, second = ({k: torch.zeros_like(v) for k, v in parameters.items()} for _ in range(2))
-        return cls(0, parameters, first, second, torch.full((len(seeds),), -1))
-
-    def copy(self) -> TrainState:
-        parameters, first, second = (
-            {k: v.clone() for k, v in group.items()} for group in self._groups()
-        )
-        return TrainState(self.step, parameters, first, second, self.failed_step.clone())
-
-    def _groups(self) -> tuple[Parameters, Parameters, Parameters]:
-        return self.parameters, self.first, self.second
-
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        names = ("parameters", "first", "second")
-        groups = zip(names, self._groups(), strict=True)
-        out = {f"{prefix}/{n}/{k}": v for n, group in groups for k, v in group.items()}
-        return out | {f"{prefix}/failed_step": self.failed_step}
-
-    @classmethod
-    def of_tensors(cls, prefix: str, step: int, tensors: dict[str, Tensor]) -> TrainState:
-        def group(name: str) -> Parameters:
-            start = f"{prefix}/{name}/"
-            return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-
-        groups = group("parameters"), group("first"), group("second")
-        return cls(step, *groups, tensors[f"{prefix}/failed_step"])
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
+"""One member's tensors and JSON state."""
 
 
-def advance(
-    state: TrainState, config: ModelConfig, recipe: Recipe, sequences: Tensor, rates: Tensor
-) -> Tensor:
-    """One AdamW step in place, with clipping and learning rate per member.
+@dataclass(frozen=True)
+class Report:
+    """Some steps of a stack that have just been done.
 
-    Args: sequences (K, B, T + 1); rates (K,) learning rates.
-    Returns: losses (K,) before the step. A member whose loss is not finite is marked and left
-        alone: members share no number, so the others go on as if it were not there.
+    Attributes:
+        steps_done: of the whole stack, trunk and branches.
+        last_step: of these steps, counted from 1 as in a run to one horizon.
+        horizon: of the branch, in steps; None in the trunk.
+        losses, norms: (K, steps).
+        rate: learning rate of the last step.
+        seconds: that they took.
     """
-    # In the order of the architecture, whatever order a checkpoint came back in: sums over
-    # parameters must round alike.
-    leaves = {name: state.parameters[name].detach().requires_grad_() for name in config.shapes}
-    loss = losses(config, leaves, sequences)
-    grads = dict(zip(leaves, torch.autograd.grad(loss.sum(), list(leaves.values())), strict=True))
-    with torch.no_grad():
-        lost = ~torch.isfinite(loss) & (state.failed_step < 0)
-        state.failed_step[lost] = state.step
-        norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads.values()]).norm(dim=0)  # (K,)
-        clip = (recipe.clip / (norm + 1e-6)).clamp(max=1.0)[:, None, None]
-        rate = rates[:, None, None]
-        step = state.step + 1
-        first_scale, second_scale = (1 - beta**step for beta in BETAS)
-        for name, grad in grads.items():
-            grad = grad * clip
-            weight, first, second = (group[name] for group in state._groups())
-            first.lerp_(grad, 1 - BETAS[0])
-            second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-            weight.mul_(1 - rate * recipe.weight_decay)
-            update = first / (second / second_scale).sqrt_().add_(EPSILON)
-            weight.sub_(update.mul_(rate / first_scale))
-        state.step = step
-    return loss.detach()
+
+    steps_done: int
+    last_step: int
+    horizon: int | None
+    losses: np.ndarray
+    norms: np.ndarray
+    rate: float
+    seconds: float
 
 
-@dataclass
+class Journal(Protocol):
+    """Where a stack's state and story go."""
+
+    def restore(self) -> list[Snapshot] | None:
+        """The members at their last checkpoint, all of the same step; None: there is none."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        ...
+
+    def save(self, steps_done: int, members: Iterable[Snapshot]) -> None:
+        """Write a checkpoint of every member."""
+        ...
+
+    def report(self, report: Report) -> None:
+        """Steps have been done."""
+        ...
+
+    def event(self, member: int, kind: str, step: int, **details: Any) -> None:
+        """Something happened to a member."""
+        ...
+
+
+@dataclass(frozen=True)
 class StackJob:
     """Everything that defines the training of one stack.
 
     Attributes:
         horizon_steps: ascending.
-        learning_rates: (K,) peak rates.
-        checkpoint: file for the resume state; None trains without one.
-        identity: digest of what is trained; a checkpoint is resumed only by its own.
+        seeds: (K,) of the initial weights.
+        journal: None trains without a trace.
+        report_steps: losses are looked at every so many steps.
     """
 
-    config: ModelConfig
-    recipe: Recipe
+    size: Size
     horizon_steps: Sequence[int]
     seeds: Sequence[int]
-    learning_rates: Sequence[float]
+    step: Step
     batches: Batches
     evaluate: Evaluate
-    checkpoint: Path | None = None
-    identity: str = ""
+    journal: Journal | None = None
+    device: torch.device | str = "cpu"
+    report_steps: int = 10
 
 
 @dataclass
 class StackResult:
-    """What a stack gave so far.
+    """What a stack gave.
 
     Attributes:
-        targets: [horizon][member] -> target -> value.
-        failed_step: (K,) first step at which a member's loss was not finite, or -1.
+        targets: [horizon][member] -> target -> value; empty for a member that failed.
+        failed: (K,) why a member failed, or "".
     """
 
     targets: list[list[dict[str, float]]] = field(default_factory=list)
-    failed_step: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
-def train_stack(job: StackJob, on_step: Callable[[int], None] | None = None) -> StackResult:
-    """Train a stack to all its horizons, resuming from its checkpoint when there is one.
+def train_stack(job: StackJob) -> StackResult:
+    """Train a stack to all its horizons, from its last checkpoint when there is one.
 
-    Args:
-        on_step: called after each step with the steps done so far (see `Recipe.total_steps`).
-    Raises: CheckpointError: the checkpoint is cut short or of another stack; StorageError.
+    Raises: CheckpointError, StorageError: of the journal.
     """
-    trunk, branch, result = _resume(job)
-    peak = torch.tensor(job.learning_rates, dtype=torch.float32)
-    last = job.horizon_steps[-1]
+    return _Training(job).run()
 
-    def step(state: TrainState, horizon: int) -> None:
-        sequences = torch.from_numpy(np.ascontiguousarray(job.batches(state.step), dtype=np.int64))
-        advance(
-            state, job.config, job.recipe, sequences, peak * job.recipe.rate(state.step, horizon)
-        )
-        if job.checkpoint and state.step % job.recipe.checkpoint_steps == 0:
-            _save(job, trunk, branch, result)
-        if on_step:
-            on_step(_steps_done(job, trunk, branch, result))
 
-    for horizon in job.horizon_steps[len(result.targets) :]:
-        while trunk.step < job.recipe.branch_step(horizon):
-            step(trunk, last)
-        # Nothing leaves the trunk after the last branch, so that branch takes it over uncopied.
-        branch = branch or (trunk if horizon == last else trunk.copy())
-        while branch.step < horizon:
-            step(branch, horizon)
-        found = job.evaluate(branch.parameters)
+class _Training:
+    """Where a stack stands: the trunk, the branch to the next horizon, what was evaluated."""
+
+    trunk: TrainState
+    branch: TrainState | None
+    targets: list[list[dict[str, float]]]
+    health: list[Health]
+
+    def __init__(self, job: StackJob):
+        self.job, self.recipe = job, job.size.recipe
+        self.health = [Health() for _ in job.seeds]
+
+    def run(self) -> StackResult:
+        self._restore()
+        horizons, recipe = self.job.horizon_steps, self.recipe
+        while len(self.targets) < len(horizons):
+            horizon = horizons[len(self.targets)]
+            if self.branch is None:
+                if not self._train(self.trunk, recipe.branch_step(horizon), None):
+                    continue
+                # Nothing leaves the trunk after the last branch, which takes it over uncopied.
+                self.branch = self.trunk if horizon == horizons[-1] else self.trunk.copy()
+            if not self._train(self.branch, horizon, horizon):
+                continue
+            self._evaluate(self.branch, horizon)
+            self.branch = None
+        return StackResult(self.targets, [health.failed for health in self.health])
+
+    def _train(self, state: TrainState, until: int, horizon: int | None) -> bool:
+        """Train `state` until a step; False when a fault has sent the stack back instead."""
+        job, last = self.job, self.job.horizon_steps[-1]
+        done: list[tuple[Tensor, Tensor]] = []
+        started, rate = time.perf_counter(), 0.0
+        while state.step < until:
+            rate = self.recipe.learning_rate * self.recipe.rate(state.step, horizon or last)
+            done.append(job.step(state, job.batches(state.step), rate))
+            if len(done) < job.report_steps and state.step < until:
+                continue
+            found, norms = (torch.stack(column, dim=1).cpu().numpy() for column in zip(*done))  # noqa: B905
+            if not self._sound(state.step - len(done) + 1, found):
+                return False
+            if job.journal:
+                seconds = time.perf_counter() - started
+                job.journal.report(
+                    Report(self._steps_done(), state.step, horizon, found, norms, rate, seconds)
+                )
+                if job.journal.due():
+                    self._save()
+            done, started = [], time.perf_counter()
+        return True
+
+    def _sound(self, first_step: int, found: np.ndarray) -> bool:
+        """Judge every member's losses (K, steps); False when one sent the stack back."""
+        for k, health in enumerate(self.health):
+            losses, first = found[k].tolist(), first_step
+            while fault := health.judge(first, losses):
+                if health.restart():
+                    self._event(k, "restart", fault.step, reason=fault.reason)
+                    self._restore()
+                    return False
+                health.accept(fault)
+                self._event(k, fault.kind, fault.step, reason=fault.reason)
+                losses, first = losses[fault.step - first :], fault.step
+        return True
+
+    def _evaluate(self, branch: TrainState, horizon: int) -> None:
+        found = self.job.evaluate(branch.parameters)
         for k, values in enumerate(found):
-            failed = int(branch.failed_step[k])
-            if failed < 0 and not np.isfinite(list(values.values())).all():
-                failed = horizon
-            if result.failed_step[k] < 0:
-                result.failed_step[k] = failed
-        # JSON has no NaN; the values of a failed member mean nothing anyway.
-        result.targets.append(
-            [{} if step >= 0 else v for v, step in zip(found, result.failed_step, strict=True)]
-        )
-        branch = None
-        if job.checkpoint and horizon != last:
-            _save(job, trunk, branch, result)
-    return result
+            health = self.health[k]
+            if not health.failed and not np.isfinite(list(values.values())).all():
+                health.failed = f"a validation loss was not finite at step {horizon}"
+                self._event(k, FAILED, horizon, reason=health.failed)
+            if health.failed:
+                found[k] = {}  # JSON has no NaN; the values of a failed member mean nothing anyway
+            else:
+                self._event(k, "evaluated", horizon, horizon=horizon, targets=values)
+        self.targets.append(found)
 
+    def _event(self, member: int, kind: str, step: int, **details: Any) -> None:
+        if self.job.journal:
+            self.job.journal.event(member, kind, step, **details)
 
-def _steps_done(
-    job: StackJob, trunk: TrainState, branch: TrainState | None, result: StackResult
-) -> int:
-    finished = job.horizon_steps[: len(result.targets)]
-    done = sum(h - job.recipe.branch_step(h) for h in finished)
-    return done + (trunk if branch is None else branch).step
+    def _steps_done(self) -> int:
+        finished = self.job.horizon_steps[: len(self.targets)]
+        done = sum(h - self.recipe.branch_step(h) for h in finished)
+        return done + (self.trunk if self.branch is None else self.branch).step
 
+    def _save(self) -> None:
+        assert self.job.journal is not None
+        branch = None if self.branch is self.trunk else self.branch
+        branch_step = None if branch is None else branch.step
 
-def _save(job: StackJob, trunk: TrainState, branch: TrainState | None, result: StackResult) -> None:
-    assert job.checkpoint is not None
-    branch = None if branch is trunk else branch
-    state = {
-        "identity": job.identity,
-        "trunk_step": trunk.step,
-        "branch_step": branch.step if branch else None,
-        "targets": result.targets,
-        "failed_step": result.failed_step,
-    }
-    tensors = trunk.tensors("trunk") | (branch.tensors("branch") if branch else {})
-    save_checkpoint(job.checkpoint, tensors, state)
+        def snapshot(k: int) -> Snapshot:
+            tensors = self.trunk.member("trunk", k)
+            if branch is not None:
+                tensors |= branch.member("branch", k)
+            state = {"trunk_step": self.trunk.step, "branch_step": branch_step}
+            state |= {"targets": [found[k] for found in self.targets]}
+            # What is not finite has no number in JSON, and a failed member no future.
+            health = self.health[k]
+            return tensors, state | {"health": health.to_dict()}
 
+        self.job.journal.save(self._steps_done(), map(snapshot, range(len(self.job.seeds))))
 
-def _resume(job: StackJob) -> tuple[TrainState, TrainState | None, StackResult]:
-    if job.checkpoint is None or not job.checkpoint.exists():
-        fresh = TrainState.fresh(job.config, job.seeds)
-        return fresh, None, StackResult([], [-1] * len(job.seeds))
-    tensors, state = load_checkpoint(job.checkpoint)
-    if state["identity"] != job.identity:
-        raise CheckpointError(
-            f"the checkpoint {job.checkpoint} belongs to another training than the one asked for; "
-            "restore the study's settings, or delete the file to train these proxies afresh"
-        )
-    trunk = TrainState.of_tensors("trunk", state["trunk_step"], tensors)
-    branch = None
-    if state["branch_step"] is not None:
-        branch = TrainState.of_tensors("branch", state["branch_step"], tensors)
-    return trunk, branch, StackResult(state["targets"], state["failed_step"])
+    def _restore(self) -> None:
+        """Take up the last checkpoint, or begin; restarts are not forgotten."""
+        job = self.job
+        restarts = [health.restarts for health in self.health]
+        snapshots = job.journal.restore() if job.journal else None
+        if snapshots is None:
+            self.trunk, self.branch = TrainState.fresh(job.size, job.seeds, job.device), None
+            self.targets, self.health = [], [Health() for _ in job.seeds]
+        else:
+            tensors, states = zip(*snapshots, strict=True)
+
+            def state_of(name: str) -> TrainState | None:
+                step = states[0][f"{name}_step"]
+                if step is None:
+                    return None
+                return TrainState.of_members(name, step, tensors, job.size.config, job.device)
+
+            trunk = state_of("trunk")
+            assert trunk is not None, "every checkpoint has a trunk"
+            self.trunk, self.branch = trunk, state_of("branch")
+            self.targets = [list(found) for found in zip(*(s["targets"] for s in states))]  # noqa: B905
+            self.health = [Health.from_dict(state["health"]) for state in states]
+        for health, before in zip(self.health, restarts, strict=True):
+            health.restarts = max(health.restarts, before)

@@ -11,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixlaw.train.recipe import HEAD_WIDTH, ModelConfig
+from mixlaw.train.recipe import ModelConfig
 
 ROTARY_BASE = 10_000.0
 INIT_STD = 0.02
 
+LOGIT_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Logits in memory at once: what a core's cache holds; what keeps a GPU busy."""
 
 Parameters = dict[str, Tensor]
 
 
 def initial_parameters(config: ModelConfig, seeds: list[int]) -> Parameters:
-    """Stacked initial weights (K, in, out); members of equal seed start equal.
+    """Stacked initial weights (K, in, out), float32 on the CPU; members of equal seed start equal.
 
     Normal(0, 0.02) embedding; normal with variance 1 / fan-in elsewhere; matrices that write to the
     residual stream start at zero, so every block begins as the identity.
@@ -38,11 +40,11 @@ def initial_parameters(config: ModelConfig, seeds: list[int]) -> Parameters:
     return {name: torch.stack([m[name] for m in members]) for name in config.shapes}
 
 
-def rotary_factors(sequence_length: int) -> Tensor:
-    """Unit complex numbers (T, D/2) of rotary position embedding (Su et al., arXiv 2104.09864)."""
-    frequency = ROTARY_BASE ** (-torch.arange(0, HEAD_WIDTH, 2) / HEAD_WIDTH)
-    angle = torch.outer(torch.arange(sequence_length), frequency)
-    return torch.polar(torch.ones_like(angle), angle)
+def rotary_factors(head_width: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (T, 1, 1, D/2) of rotary position embedding (Su et al., arXiv 2104.09864)."""
+    pairs = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32)
+    angle = torch.outer(positions.float(), ROTARY_BASE ** (-pairs / head_width))
+    return angle.cos()[:, None, None], angle.sin()[:, None, None]
 
 
 class ReluSquared(torch.autograd.Function):
@@ -60,35 +62,47 @@ class ReluSquared(torch.autograd.Function):
         return (grads[0] * positive).mul_(2)
 
 
-def hidden_states(config: ModelConfig, parameters: Parameters, tokens: Tensor) -> Tensor:
-    """Final normalised hidden states (K, N, C) for tokens (K, B, T)."""
+def hidden_states(
+    config: ModelConfig, parameters: Parameters, tokens: Tensor, products: torch.dtype
+) -> Tensor:
+    """Final normalised hidden states (K, N, C) for tokens (K, B, T).
+
+    Args: products: type in which matrices are multiplied; the residual stream keeps the weights'.
+    """
     K, B, T = tokens.shape
-    C, H = config.width, config.width // HEAD_WIDTH
-    rotary = rotary_factors(T).to(tokens.device)[:, None, None]  # (T, 1, 1, D/2)
+    C, D = config.width, config.head_width
+    H, dtype = C // D, parameters["embedding"].dtype
+    cosine, sine = (
+        factor.to(products) for factor in rotary_factors(D, torch.arange(T, device=tokens.device))
+    )
 
     def norm(x: Tensor) -> Tensor:
-        return F.rms_norm(x, (C,))
+        return F.rms_norm(x, (C,)).to(products)
+
+    def product(x: Tensor, name: str) -> Tensor:
+        return torch.bmm(x, parameters[name].to(products))
 
     # One gather for all members: member k's rows start at k V.
     offset = torch.arange(K, device=tokens.device)[:, None] * config.vocab_size
     rows = (tokens.reshape(K, B * T) + offset).reshape(-1)
     x = F.embedding(rows, parameters["embedding"].reshape(-1, C)).view(K, B * T, C)
-    x = norm(x)  # without it tied embeddings learn far slower
+    x = F.rms_norm(x, (C,))  # without it tied embeddings learn far slower
     for layer in range(config.num_layers):
-        qkv = torch.bmm(norm(x), parameters[f"{layer}.qkv"]).view(K * B, T, 3, H, HEAD_WIDTH)
-        pairs = torch.view_as_complex(qkv[:, :, :2].unflatten(-1, (-1, 2)))  # (KB, T, 2, H, D/2)
-        q, k = torch.view_as_real(pairs * rotary).flatten(-2).permute(2, 0, 3, 1, 4)
+        qkv = product(norm(x), f"{layer}.qkv").view(K * B, T, 3, H, D)
+        a, b = qkv[:, :, :2].unflatten(-1, (-1, 2)).unbind(-1)  # pairs, (KB, T, 2, H, D/2)
+        turned = torch.stack([a * cosine - b * sine, b * cosine + a * sine], dim=-1).flatten(-2)
+        q, k = turned.permute(2, 0, 3, 1, 4)
         v = qkv[:, :, 2].transpose(1, 2)  # (KB, H, T, D), as q and k
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = mixed.transpose(1, 2).reshape(K, B * T, C)
-        x = x + torch.bmm(mixed, parameters[f"{layer}.out"])
-        up = torch.bmm(norm(x), parameters[f"{layer}.up"])
-        x = x + torch.bmm(ReluSquared.apply(up), parameters[f"{layer}.down"])
+        x = x + product(mixed, f"{layer}.out").to(dtype)
+        up = product(norm(x), f"{layer}.up")
+        x = x + product(ReluSquared.apply(up), f"{layer}.down").to(dtype)  # type: ignore[arg-type]
     return norm(x)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy (K,) of `hidden @ embedding.T`, one member's logits in memory at a time.
+    """Mean cross-entropy (K,) of `hidden @ embedding.T`, few logits in memory at a time.
 
     The gradient is formed in the forward pass while the logits are still in cache; the K N V
     logits of the stack never exist together.
@@ -98,38 +112,65 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
         """hidden (K, N, C), embedding (K, V, C), targets (K, N)."""
         K, N, _ = hidden.shape
-        losses = hidden.new_empty(K)
+        V = embedding.shape[1]
+        dtype = embedding.dtype
         train = any(ctx.needs_input_grad)
+        losses = torch.zeros(K, dtype=dtype, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if train else None
-        embedding_grad = torch.empty_like(embedding) if train else None
-        # One buffer for all members: fresh pages for each would cost more than the arithmetic. And
+        embedding_grad = torch.zeros_like(embedding) if train else None
+        members, rows = _chunk(K, N, V * dtype.itemsize, LOGIT_BYTES[hidden.device.type])
+        # One buffer for all chunks: fresh pages for each would cost more than the arithmetic. And
         # the steps of log-softmax one by one: torch's fused CPU kernel takes three times as long.
-        logits = hidden.new_empty(N, embedding.shape[1])
-        for k in range(K):
-            torch.mm(hidden[k], embedding[k].T, out=logits)
-            largest = logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, targets[k, :, None]) - largest
-            total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
-            losses[k] = (total.log() - picked).mean()
-            if hidden_grad is not None and embedding_grad is not None:
+        buffer = torch.empty((members, rows, V), dtype=hidden.dtype, device=hidden.device)
+        for k in range(0, K, members):
+            weight = embedding[k : k + members].to(hidden.dtype)
+            for n in range(0, N, rows):
+                inside = hidden[k : k + members, n : n + rows]
+                target = targets[k : k + members, n : n + rows, None]
+                logits = buffer[: inside.shape[0], : inside.shape[1]]
+                torch.bmm(inside, weight.transpose(1, 2), out=logits)
+                logits = logits.to(dtype)
+                largest = logits.amax(dim=2, keepdim=True)
+                picked = logits.gather(2, target) - largest
+                total = logits.sub_(largest).exp_().sum(dim=2, keepdim=True)
+                losses[k : k + members] += (total.log() - picked).sum(dim=(1, 2))
+                if hidden_grad is None or embedding_grad is None:
+                    continue
                 delta = logits.div_(total)
-                delta.scatter_add_(1, targets[k, :, None], delta.new_full((N, 1), -1.0))
-                torch.mm(delta, embedding[k], out=hidden_grad[k])
-                torch.mm(delta.T, hidden[k], out=embedding_grad[k])
+                delta.scatter_add_(2, target, torch.full_like(picked, -1.0))
+                delta = delta.to(hidden.dtype)
+                hidden_grad[k : k + members, n : n + rows] = torch.bmm(delta, weight)
+                embedding_grad[k : k + members] += torch.bmm(delta.transpose(1, 2), inside)
         if hidden_grad is not None and embedding_grad is not None:
             ctx.save_for_backward(hidden_grad.div_(N), embedding_grad.div_(N))
-        return losses
+        return losses.div_(N)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
         hidden_grad, embedding_grad = ctx.saved_tensors
         scale = grads[0][:, None, None]
-        return hidden_grad * scale, embedding_grad * scale, None
+        return hidden_grad * scale.to(hidden_grad.dtype), embedding_grad * scale, None
 
 
-def losses(config: ModelConfig, parameters: Parameters, sequences: Tensor) -> Tensor:
-    """Next-token loss in nats per token (K,) of sequences (K, B, T + 1)."""
+def _chunk(members: int, rows: int, row_bytes: int, budget: int) -> tuple[int, int]:
+    """Members and rows whose logits fit the budget together; whole members first."""
+    if rows * row_bytes >= budget:
+        return 1, max(1, min(rows, budget // row_bytes))
+    return min(members, budget // (rows * row_bytes)), rows
+
+
+def losses(
+    config: ModelConfig,
+    parameters: Parameters,
+    sequences: Tensor,
+    products: torch.dtype | None = None,
+) -> Tensor:
+    """Next-token loss in nats per token (K,) of sequences (K, B, T + 1).
+
+    Args: products: type in which matrices are multiplied; default: that of the weights.
+    """
     inputs, targets = sequences[..., :-1], sequences[..., 1:]
-    hidden = hidden_states(config, parameters, inputs)
+    products = products or parameters["embedding"].dtype
+    hidden = hidden_states(config, parameters, inputs, products)
     flat = targets.reshape(targets.shape[0], -1)
     return LinearCrossEntropy.apply(hidden, parameters["embedding"], flat)  # type: ignore[return-value]

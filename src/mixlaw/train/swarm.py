@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
+from mixlaw.claims import Worker
 from mixlaw.corpus import BatchSampler, load_corpus
-from mixlaw.files import digest
-from mixlaw.runs import DONE, FAILED, RunResult, RunSpec, RunStore
+from mixlaw.errors import TrainError
+from mixlaw.runs import DONE, FAILED, RunResult, RunSpec
+from mixlaw.store import RunStore
+from mixlaw.train import devices
 from mixlaw.train.evaluate import Evaluator
+from mixlaw.train.feed import Feed
+from mixlaw.train.hardware import Hardware
 from mixlaw.train.loop import StackJob, train_stack
-from mixlaw.train.recipe import Recipe, Size
+from mixlaw.train.ranks import Ranks, join_ranks
+from mixlaw.train.recipe import Size
+from mixlaw.train.record import StoreJournal, TakenOver
 
 Stack = list[RunSpec]
 
@@ -24,68 +33,150 @@ Stack = list[RunSpec]
 class Swarm:
     """Trains run specs, several of one size, set of horizons and pools as one stack.
 
-    Plain data, so that it travels to another process as it is.
+    Plain data, so that it travels to another process or machine as JSON.
 
     Attributes:
         corpus: folder of a built corpus.
-        sizes: name -> architecture.
-        checkpoints: folder for the resume state of unfinished stacks.
-        stack_size: the most proxies that train together.
+        sizes: name -> architecture and recipe.
+        runs: folder or URL of the runs.
     """
 
-    corpus: Path
+    corpus: str
     sizes: Mapping[str, Size]
-    recipe: Recipe
-    store: RunStore
-    checkpoints: Path
-    stack_size: int = 8
+    runs: str
+    hardware: Hardware = field(default_factory=Hardware)
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "corpus": self.corpus,
+            "sizes": {name: size.to_dict() for name, size in self.sizes.items()},
+            "runs": self.runs,
+            "hardware": asdict(self.hardware),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Swarm:
+        sizes = {name: Size.from_dict(size) for name, size in data["sizes"].items()}
+        return cls(data["corpus"], sizes, data["runs"], Hardware(**data["hardware"]))
 
     def unfinished(self, specs: Sequence[RunSpec], *, workers: int = 1) -> list[Stack]:
-        """The stacks still to train, of balanced sizes, the costliest first.
+        """The runs without result in stacks of balanced sizes, the costliest first.
 
-        Stacks are cut from all specs, done or not, so that after an interruption the same stacks
-        come back and find their checkpoints; of a stack that lost its checkpoint, only the members
-        without a result are trained.
+        On a CPU no bit of a run depends on its stack, so stacks are cut as it suits the workers.
         """
+        finished = self.store.finished()
         groups: dict[tuple, Stack] = {}
         for spec in specs:
-            pools = tuple((spec.pools or {}).items())
-            groups.setdefault((spec.size, spec.horizon_tokens, pools), []).append(spec)
+            if spec.run_id not in finished:
+                pools = tuple((spec.pools or {}).items())
+                groups.setdefault((spec.size, spec.horizon_tokens, pools), []).append(spec)
         stacks = []
         for group in groups.values():
-            count = max(-(-len(group) // self.stack_size), min(workers, len(group)))
+            most = self._most_members(group[0].size)
+            count = max(-(-len(group) // most), min(workers, len(group)))
             ends = np.linspace(0, len(group), count + 1).round().astype(int)
-            for start, end in itertools.pairwise(ends.tolist()):
-                stack = group[start:end]
-                pending = [spec for spec in stack if not self.store.has(spec)]
-                if pending:
-                    stacks.append(stack if self._checkpoint(stack).exists() else pending)
+            stacks += [group[a:b] for a, b in itertools.pairwise(ends.tolist())]
         return sorted(stacks, key=self.flops, reverse=True)
+
+    def _most_members(self, size: str) -> int:
+        if self.sizes[size].processes > 1:
+            return 1
+        if self.hardware.stack_size is not None:
+            return self.hardware.stack_size
+        # A worker whose GPU holds fewer trains them in turns.
+        gpu = self.hardware.device == "cuda" or (
+            self.hardware.device == "auto" and torch.cuda.is_available()
+        )
+        return devices.MOST_MEMBERS if gpu else devices.CPU_STACK
 
     def steps(self, stack: Stack) -> int:
         """Training steps of a stack, all horizons."""
-        return self.recipe.total_steps(self._horizon_steps(stack))
+        return self._recipe(stack).total_steps(self._horizon_steps(stack))
 
     def tokens_per_step(self, stack: Stack) -> int:
         """Tokens of one step over all members."""
-        return self.recipe.tokens_per_step * len(stack)
+        return self._recipe(stack).tokens_per_step * len(stack)
+
+    def processes(self, stack: Stack) -> int:
+        """Processes, each with its own device, that train one stack of this size together."""
+        return self.sizes[stack[0].size].processes
 
     def flops(self, stack: Stack) -> float:
-        """Training cost of a stack: 6 FLOPs per parameter and token, output matrix included."""
-        config = self.sizes[stack[0].size].config
-        per_token = 6 * (config.num_params + config.vocab_size * config.width)
+        """Training cost of a stack, output matrix and attention included."""
+        size = self.sizes[stack[0].size]
+        per_token = size.config.flops_per_token(size.recipe.sequence_length)
         return per_token * self.tokens_per_step(stack) * self.steps(stack)
 
-    def train_stack(self, stack: Stack, on_step: Callable[[int], None] | None = None) -> None:
-        """Train one stack, resuming from its checkpoint, and store its results.
+    def train(self, stack: Stack, worker: Worker) -> None:
+        """Train the runs of a stack that nobody else has, from their checkpoints, into the store.
 
-        One thread: the sums of a matrix product depend on how many threads share it, so with more
-        the losses would depend on the machine. Whole stacks in parallel use the cores better.
+        One thread on a CPU: the sums of a matrix product depend on how many threads share it, so
+        with more the losses would depend on the machine. Whole stacks in parallel use the cores
+        better.
 
-        Raises: TrainError, CheckpointError, StorageError; finished runs stay in the store.
+        Raises: TrainError, StorageError, CorpusError; finished runs stay in the store.
         """
         torch.set_num_threads(1)
-        size, recipe, corpus = self.sizes[stack[0].size], self.recipe, load_corpus(self.corpus)
+        device = devices.pick_device(self.hardware.device)
+        ranks = join_ranks(device)
+        claimed = worker.claim([spec.run_id for spec in stack]) if ranks.leads else []
+        mine = set(ranks.from_leader(claimed))
+        try:
+            for group in self._at_one_place([spec for spec in stack if spec.run_id in mine]):
+                most = self.hardware.stack_size or devices.members_at_once(
+                    self.sizes[stack[0].size], device
+                )
+                for start in range(0, len(group), most):
+                    # Another worker goes on with what it took over.
+                    with contextlib.suppress(TakenOver):
+                        self._train_together(group[start : start + most], worker, device, ranks)
+        finally:
+            if ranks.leads:
+                worker.release(claimed)
+
+    def _at_one_place(self, specs: Stack) -> list[Stack]:
+        """The runs in groups that can go on together: those with a checkpoint of the same step."""
+        numbers = {spec.run_id: self.store.checkpoints(spec.run_id) for spec in specs}
+        having = Counter(itertools.chain.from_iterable(numbers.values()))
+        groups: dict[int, Stack] = {}
+        for spec in specs:
+            # A stack that was killed while it saved: the step that most of them have, not the last.
+            place = max(numbers[spec.run_id], key=lambda n: (having[n], n), default=0)
+            groups.setdefault(place, []).append(spec)
+        return list(groups.values())
+
+    def _train_together(
+        self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
+    ) -> None:
+        """Train runs that begin at one place; halves them where the GPU's memory is too small."""
+        try:
+            self._train_stack(stack, worker, device, ranks)
+        except torch.OutOfMemoryError as error:
+            if len(stack) == 1:
+                raise TrainError(
+                    f"one {stack[0].size} does not fit in the memory of {device}; give the size "
+                    "fewer sequences per step (batch_size), or more processes"
+                ) from error
+            torch.cuda.empty_cache()
+            middle = len(stack) // 2
+            for half in (stack[:middle], stack[middle:]):
+                for group in self._at_one_place(half):
+                    self._train_together(group, worker, device, ranks)
+
+    def _train_stack(
+        self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
+    ) -> None:
+        size, recipe, hardware = self.sizes[stack[0].size], self._recipe(stack), self.hardware
+        if recipe.batch_size % ranks.count:
+            raise TrainError(
+                f"{stack[0].size} has batches of {recipe.batch_size} sequences for {ranks.count} "
+                "processes; let processes divide batch_size"
+            )
+        corpus = load_corpus(self.corpus)
         names = [domain.name for domain in corpus.domains]
         seeds, pools = [spec.seed for spec in stack], stack[0].pools
         sampler = BatchSampler(
@@ -96,35 +187,59 @@ class Swarm:
             pools=None if pools is None else [pools[name] for name in names],
         )
         proportions = np.stack([spec.mixture.array(names) for spec in stack])
-        checkpoint = self._checkpoint(stack)
+        horizons = self._horizon_steps(stack)
+        journal = StoreJournal(
+            self.store,
+            worker,
+            stack,
+            steps_total=self.steps(stack),
+            tokens_per_step=recipe.tokens_per_step,
+            checkpoint_seconds=hardware.checkpoint_seconds,
+            ranks=ranks,
+        )
+
+        def draw(first: int, count: int) -> np.ndarray:
+            return sampler.batches(first, count, proportions)[:, :, ranks.rank :: ranks.count]
+
         job = StackJob(
-            config=size.config,
-            recipe=recipe,
-            horizon_steps=self._horizon_steps(stack),
+            size=size,
+            horizon_steps=horizons,
             seeds=seeds,
-            learning_rates=[size.learning_rate] * len(stack),
-            batches=lambda step: sampler.batch(step, proportions),
+            step=devices.training_step(
+                size, len(stack), device, compiled=hardware.compile, ranks=ranks
+            ),
+            batches=Feed(
+                draw,
+                step_bytes=8 * len(stack) * recipe.tokens_per_step // ranks.count,
+                last_step=horizons[-1],
+                device=device,
+            ),
             evaluate=Evaluator(
-                size.config,
+                size,
                 {name: corpus.valid_tokens(name) for name in corpus.targets},
                 {name: corpus.bytes_per_token(name) for name in corpus.targets},
-                max_tokens=recipe.evaluation_tokens,
+                device=device,
+                ranks=ranks,
             ),
-            checkpoint=checkpoint,
-            identity=checkpoint.stem,
+            journal=journal,
+            device=device,
+            report_steps=hardware.report_steps,
         )
-        result = train_stack(job, on_step)
-        for k, spec in enumerate(stack):
-            failed = result.failed_step[k]
-            if failed >= 0:
-                reason = f"the loss was not finite at step {failed}"
-                self.store.save(spec, RunResult(FAILED, (), reason))
-            else:
-                self.store.save(spec, RunResult(DONE, tuple(t[k] for t in result.targets)))
-        checkpoint.unlink(missing_ok=True)
+        result = train_stack(job)
+        if ranks.leads:
+            counts = sampler.domain_counts(horizons[-1], proportions) / sampler.windows
+            epochs = [dict(zip(names, row, strict=True)) for row in counts.tolist()]
+            results = [
+                RunResult(FAILED, (), reason)
+                if (reason := result.failed[k])
+                else RunResult(DONE, tuple(t[k] for t in result.targets), epochs=epochs[k])
+                for k in range(len(stack))
+            ]
+            journal.finish(results)
 
-    def _checkpoint(self, stack: Stack) -> Path:
-        return self.checkpoints / f"{digest([spec.run_id for spec in stack])}.safetensors"
+    def _recipe(self, stack: Stack):
+        return self.sizes[stack[0].size].recipe
 
     def _horizon_steps(self, stack: Stack) -> list[int]:
-        return [tokens // self.recipe.tokens_per_step for tokens in stack[0].horizon_tokens]
+        per_step = self._recipe(stack).tokens_per_step
+        return [tokens // per_step for tokens in stack[0].horizon_tokens]

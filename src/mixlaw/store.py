@@ -1,0 +1,185 @@
+"""The folder of a swarm: for each run its result, its checkpoints, its metrics and its claims."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixlaw.errors import RunTableError
+from mixlaw.runs import DONE, FAILED, MISSING, RunResult, RunSpec, RunTable
+from mixlaw.storage import open_storage
+
+RESULT, METRICS = "run.json", "metrics.jsonl"
+CHECKPOINT = ("checkpoint-", ".safetensors")
+CHECKPOINTS_KEPT = 2
+
+
+class RunStore:
+    """One folder per run, named by its spec's hash; a result is written whole or not at all.
+
+    Attributes:
+        root: the path or URL of the folder of them all.
+        storage: the files in it.
+    """
+
+    def __init__(self, root: str | Path):
+        """Raises: StorageError, MissingExtraError: see `open_storage`."""
+        self.storage = open_storage(root)
+
+    def __repr__(self) -> str:
+        return f"RunStore({self.root!r})"
+
+    @property
+    def root(self) -> str:
+        return self.storage.url
+
+    # Results
+
+    def has(self, spec: RunSpec) -> bool:
+        """Whether the run is finished; ask `finished` for many at once."""
+        return self.storage.read(_result_file(spec)) is not None
+
+    def finished(self) -> set[str]:
+        """Ids of the runs that have a result, done or failed."""
+        return self.storage.folders_with(RESULT)
+
+    def save(self, spec: RunSpec, result: RunResult) -> None:
+        data = {"spec": spec.to_dict(), "result": {**vars(result), "targets": list(result.targets)}}
+        text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        self.storage.write(_result_file(spec), text.encode())
+
+    def load(self, spec: RunSpec) -> RunResult:
+        """Raises: RunTableError: the run is not in the store."""
+        found = self.results([spec])
+        if not found:
+            raise RunTableError(f"run {spec.label} (seed {spec.seed}) has no result yet; train it")
+        return found[spec.run_id]
+
+    def results(self, specs: Sequence[RunSpec]) -> dict[str, RunResult]:
+        """Run id -> result of those that are finished."""
+        contents = self.storage.read_all([_result_file(spec) for spec in specs])
+        return {name.partition("/")[0]: _result(data) for name, data in contents.items()}
+
+    def table(
+        self,
+        specs: Sequence[RunSpec],
+        domains: Sequence[str],
+        *,
+        available_tokens: Mapping[str, int] | None = None,
+        missing: bool = False,
+    ) -> RunTable:
+        """The finished runs among `specs` as rows (run, horizon).
+
+        Args:
+            available_tokens: domain -> unique tokens that runs without pools drew from.
+            missing: also rows of the runs without a result, of status "missing".
+        Raises: RunTableError: no run is done.
+        """
+        results, rows = self.results(specs), []
+        for spec in specs:
+            result = results.get(spec.run_id, RunResult(MISSING))
+            if result.status == MISSING and not missing:
+                continue
+            unique = spec.pools or available_tokens or {}
+            for h, train_tokens in enumerate(spec.horizon_tokens):
+                row = {"run": spec.run_id, "label": spec.label, "role": spec.role}
+                row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
+                row |= {"seed": spec.seed, "status": result.status}
+                row |= {f"weight/{name}": spec.mixture.get(name, 0.0) for name in domains}
+                row |= {f"available_tokens/{name}": tokens for name, tokens in unique.items()}
+                if result.status == DONE:
+                    row |= result.targets[h]
+                rows.append(row)
+        if rows and not any(row["status"] == DONE for row in rows):
+            raise RunTableError(_nothing_to_learn(rows))
+        return RunTable.from_rows(rows)
+
+    # Checkpoints
+
+    @contextlib.contextmanager
+    def save_checkpoint(self, run_id: str, number: int) -> Iterator[Path]:
+        """A local path to fill; whole when the block ends well. Kept are this one and the latest
+        other.
+
+        Args:
+            number: steps done, over the trunk and its branches.
+        """
+        with self.storage.writing(_checkpoint_file(run_id, number)) as path:
+            yield path
+        # Only now: whenever the writer is killed, a whole checkpoint is left.
+        others = [other for other in self.checkpoints(run_id) if other != number]
+        for old in others[CHECKPOINTS_KEPT - 1 :]:
+            self.storage.delete(_checkpoint_file(run_id, old))
+
+    def checkpoints(self, run_id: str) -> list[int]:
+        """Numbers of the checkpoints there are, the latest first."""
+        start, end = CHECKPOINT
+        found = [
+            name.removeprefix(start).removesuffix(end)
+            for name in self.storage.names(run_id)
+            if name.startswith(start) and name.endswith(end)
+        ]
+        return sorted((int(number) for number in found if number.isdigit()), reverse=True)
+
+    def read_checkpoint(self, run_id: str, number: int) -> contextlib.AbstractContextManager[Path]:
+        """A local path with its content. Raises: StorageError: there is none of this number."""
+        return self.storage.reading(_checkpoint_file(run_id, number))
+
+    def delete_checkpoints(self, run_id: str) -> None:
+        """Remove them all, with what killed writers left of some."""
+        for number in self.checkpoints(run_id):
+            self.storage.delete(_checkpoint_file(run_id, number))
+        self.storage.sweep(f"{run_id}/{CHECKPOINT[0]}")
+
+    # Metrics
+
+    def append_metrics(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Add lines, one JSON object each. Raises: ValueError: a NaN or infinity."""
+        text = "".join(json.dumps(dict(line), allow_nan=False) + "\n" for line in lines)
+        self.storage.append(f"{run_id}/{METRICS}", text.encode())
+
+    def metrics(self, run_id: str) -> list[dict[str, Any]]:
+        """What a run told, in the order told.
+
+        A run that was killed tells the steps since its checkpoint again when it is resumed. Of
+        lines of the same event, horizon and step the last is kept, in the place of the first, so
+        that a curve goes on where it was. A torn line (the writer was killed) is left out.
+        """
+        content = self.storage.read(f"{run_id}/{METRICS}") or b""
+        kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {}
+        for line in content.splitlines():
+            with contextlib.suppress(ValueError):  # torn; UnicodeDecodeError is one too
+                found = json.loads(line)
+                kept[found.get("event"), found.get("horizon"), found.get("step")] = found
+        return list(kept.values())
+
+
+def _result_file(spec: RunSpec) -> str:
+    return f"{spec.run_id}/{RESULT}"
+
+
+def _checkpoint_file(run_id: str, number: int) -> str:
+    return f"{run_id}/{CHECKPOINT[0]}{number:09d}{CHECKPOINT[1]}"
+
+
+def _result(data: bytes) -> RunResult:
+    found = json.loads(data)["result"]
+    targets, epochs = tuple(found["targets"]), found["epochs"]
+    return RunResult(found["status"], targets, found["reason"], epochs)
+
+
+def _nothing_to_learn(rows: Sequence[Mapping[str, Any]]) -> str:
+    runs = {
+        status: {row["run"] for row in rows if row["status"] == status}
+        for status in (FAILED, MISSING)
+    }
+    if not runs[MISSING]:
+        return (
+            f"all {len(runs[FAILED])} runs diverged, so there is no loss to learn from; lower "
+            "learning_rate of their sizes and train in a new folder"
+        )
+    diverged = f" ({len(runs[FAILED])} more diverged)" if runs[FAILED] else ""
+    return f"none of {len(runs[MISSING])} runs has a result yet{diverged}; train them"

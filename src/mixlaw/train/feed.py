@@ -1,0 +1,93 @@
+"""From token files to the device: batches made ahead of the step that wants them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 1 << 22
+MAX_CHUNK_STEPS = 16
+AHEAD = 2
+
+
+class Feed:
+    """Batches (K, B, T + 1) by step, made in chunks of several steps.
+
+    On a GPU the next chunks are drawn by a thread, pinned, and copied while the device works; on a
+    CPU a thread would only take turns with the training, so chunks are drawn when they are wanted.
+
+    Args:
+        draw: (first step, number of steps) -> token ids (steps, K, B, T + 1); a pure function.
+        step_bytes: of one step's batch, to choose the steps of a chunk.
+        last_step: no step at or after it is drawn ahead.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[int, int], np.ndarray],
+        *,
+        step_bytes: int,
+        last_step: int,
+        device: torch.device,
+    ):
+        self.draw, self.device, self.last_step = draw, device, last_step
+        self.chunk_steps = max(1, min(MAX_CHUNK_STEPS, CHUNK_BYTES // step_bytes))
+        self.first, self.chunk = 0, torch.empty(0)
+        self.ahead = _Ahead(self._make, self.chunk_steps) if device.type == "cuda" else None
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of a step, on the device."""
+        if not self.first <= step < self.first + len(self.chunk):
+            self.first = step
+            self.chunk = self.ahead.get(step) if self.ahead else self._make(step)
+        return self.chunk[step - self.first].to(self.device, non_blocking=True)
+
+    def _make(self, first: int) -> Tensor:
+        count = max(1, min(self.chunk_steps, self.last_step - first))
+        chunk = torch.from_numpy(self.draw(first, count))
+        return chunk.pin_memory() if self.device.type == "cuda" else chunk
+
+
+class _Ahead:
+    """Makes the chunks that follow each other in a thread, and starts anew where they do not."""
+
+    def __init__(self, make: Callable[[int], Tensor], chunk_steps: int):
+        self.make, self.chunk_steps = make, chunk_steps
+        self.next_step: int | None = None
+        self.ready: queue.Queue[Tensor | BaseException] = queue.Queue()
+        self.stop = threading.Event()
+
+    def get(self, step: int) -> Tensor:
+        if step != self.next_step:
+            self._start(step)
+        found = self.ready.get()
+        if isinstance(found, BaseException):
+            raise found
+        self.next_step = step + len(found)
+        return found
+
+    def _start(self, step: int) -> None:
+        self.stop.set()
+        stop, ready = threading.Event(), queue.Queue(maxsize=AHEAD)
+        self.stop, self.ready = stop, ready
+
+        def work(first: int) -> None:
+            try:
+                while not stop.is_set():
+                    chunk = self.make(first)
+                    first += len(chunk)
+                    while not stop.is_set():
+                        try:
+                            ready.put(chunk, timeout=1)
+                            break
+                        except queue.Full:
+                            continue
+            except BaseException as error:  # of the sampler or the disk: raised where it is read
+                ready.put(error)
+
+        threading.Thread(target=work, args=(step,), daemon=True).start()

@@ -1,0 +1,176 @@
+"""A stack's journal in the run store: checkpoints, metrics, heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mixlaw.claims import RunStatus, Worker, WorkStatus
+from mixlaw.errors import CheckpointError
+from mixlaw.runs import DONE, RunResult, RunSpec
+from mixlaw.store import RunStore
+from mixlaw.train.checkpoint import load_checkpoint, save_checkpoint
+from mixlaw.train.loop import Report, Snapshot
+from mixlaw.train.ranks import ALONE, Ranks
+
+CHECKPOINT_SHARE = 0.02
+"""Of the time may go into checkpoints: large ones are written less often."""
+
+FLUSH_SECONDS = 2.0
+
+
+class TakenOver(Exception):
+    """Other workers hold all runs of a stack: this one gave no sign of life for too long."""
+
+
+class StoreJournal:
+    """Journal (see `train.loop.Journal`) of a stack whose runs `worker` has claimed.
+
+    Args:
+        specs: K runs.
+        steps_total: of the whole stack.
+        ranks: of several processes that train the stack, the leader alone writes.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        worker: Worker,
+        specs: Sequence[RunSpec],
+        *,
+        steps_total: int,
+        tokens_per_step: int,
+        checkpoint_seconds: float,
+        ranks: Ranks = ALONE,
+    ):
+        self.store, self.worker, self.specs = store, worker, specs
+        self.steps_total, self.tokens_per_step = steps_total, tokens_per_step
+        self.checkpoint_seconds, self.ranks = checkpoint_seconds, ranks
+        self.lines: list[list[dict[str, Any]]] = [[] for _ in specs]
+        self.saved = self.flushed = time.monotonic()
+        self.cost = 0.0
+
+    def restore(self) -> list[Snapshot] | None:
+        """From the newest checkpoint that every run has whole; damaged ones are said and left.
+
+        Raises: StorageError.
+        """
+        number, snapshots = None, None
+        if self.ranks.leads:
+            number, snapshots = self._newest_common()
+            for k in range(len(self.specs)):
+                self.event(k, "started" if number is None else "resumed", number or 0)
+        number = self.ranks.from_leader(number)
+        if not self.ranks.leads and number is not None:
+            snapshots = [self._read(spec, number) for spec in self.specs]
+        self.saved = time.monotonic()
+        return snapshots
+
+    def due(self) -> bool:
+        if not self.ranks.leads:
+            return False
+        if self.checkpoint_seconds == 0:
+            return True
+        wait = max(self.checkpoint_seconds, self.cost / CHECKPOINT_SHARE)
+        return time.monotonic() - self.saved > wait
+
+    def save(self, steps_done: int, members: Iterable[Snapshot]) -> None:
+        """Raises: StorageError: the disk refused; TakenOver."""
+        began = time.monotonic()
+        self.flush()
+        held = self.held()
+        for spec, mine, (tensors, state) in zip(self.specs, held, members, strict=True):
+            if mine:
+                with self.store.save_checkpoint(spec.run_id, steps_done) as path:
+                    save_checkpoint(path, tensors, state)
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    def report(self, report: Report) -> None:
+        if not self.ranks.leads:
+            return
+        first = report.last_step - report.losses.shape[1]
+        horizon = None if report.horizon is None else report.horizon * self.tokens_per_step
+        done = report.last_step - first
+        status = []
+        for k, spec in enumerate(self.specs):
+            loss, norm = float(report.losses[k].mean()), float(report.norms[k].mean())
+            sound = bool(np.isfinite([loss, norm]).all())
+            status.append(RunStatus(spec.run_id, spec.label, spec.size, loss if sound else None))
+            if sound:
+                self.lines[k].append(
+                    {
+                        "step": report.last_step,
+                        "horizon": horizon,
+                        "tokens": report.last_step * self.tokens_per_step,
+                        "loss": loss,
+                        "rate": report.rate,
+                        "grad_norm": norm,
+                    }
+                )
+        speed = done * self.tokens_per_step * len(self.specs) / report.seconds
+        self.worker.report(WorkStatus(tuple(status), report.steps_done, self.steps_total, speed))
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def event(self, member: int, kind: str, step: int, **details: Any) -> None:
+        if not self.ranks.leads:
+            return
+        if details.get("horizon") is not None:
+            details["horizon"] *= self.tokens_per_step
+        self.lines[member].append({"event": kind, "step": step, **details})
+
+    def finish(self, results: Sequence[RunResult]) -> None:
+        """Store the results of the runs that are still ours, and drop what they no longer need.
+
+        Raises: StorageError; TakenOver.
+        """
+        held = self.held()
+        for k, result in enumerate(results):
+            if result.status == DONE:
+                self.event(k, "done", self.steps_total)
+        self.flush()
+        for spec, result, mine in zip(self.specs, results, held, strict=True):
+            if mine:
+                self.store.save(spec, result)
+        # After all results: a stack that is killed in here still finds every checkpoint.
+        for spec, mine in zip(self.specs, held, strict=True):
+            if mine:
+                self.store.delete_checkpoints(spec.run_id)
+
+    def flush(self) -> None:
+        """Write what has been told so far."""
+        for spec, lines in zip(self.specs, self.lines, strict=True):
+            if lines:
+                self.store.append_metrics(spec.run_id, lines)
+                lines.clear()
+        self.flushed = time.monotonic()
+
+    def held(self) -> list[bool]:
+        """Which runs are still ours. Raises: TakenOver: none."""
+        held = [self.worker.holds(spec.run_id) for spec in self.specs]
+        if not any(held):
+            raise TakenOver
+        return held
+
+    def _newest_common(self) -> tuple[int, list[Snapshot]] | tuple[None, None]:
+        """The newest checkpoint that every run has whole, and its number."""
+        found = [set(self.store.checkpoints(spec.run_id)) for spec in self.specs]
+        for number in sorted(set.intersection(*found), reverse=True):
+            snapshots: list[Snapshot] = []
+            for k, spec in enumerate(self.specs):
+                try:
+                    snapshots.append(self._read(spec, number))
+                except CheckpointError as error:
+                    self.event(k, "damaged", number, reason=str(error))
+                    break
+            if len(snapshots) == len(self.specs):
+                return number, snapshots
+        return None, None
+
+    def _read(self, spec: RunSpec, number: int) -> Snapshot:
+        with self.store.read_checkpoint(spec.run_id, number) as path:
+            return load_checkpoint(path)

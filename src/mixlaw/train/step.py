@@ -1,0 +1,96 @@
+"""One AdamW step of a stack by autograd, all members at once: what a GPU wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixlaw.train.model import Parameters, losses
+from mixlaw.train.ranks import ALONE, Ranks
+from mixlaw.train.recipe import ModelConfig, Recipe, Size
+from mixlaw.train.state import TrainState, product_dtype
+
+BETAS = (0.9, 0.95)
+EPSILON = 1e-8
+
+Step = Callable[[TrainState, Tensor, float], tuple[Tensor, Tensor]]
+"""(state, sequences (K, B, T + 1), learning rate) -> losses (K,) before the step and gradient norms
+(K,) before clipping; changes the state in place. Members share no number, so one whose loss is not
+finite harms no other."""
+
+LossFunction = Callable[[ModelConfig, Parameters, Tensor, torch.dtype], Tensor]
+
+
+def adamw(
+    recipe: Recipe,
+    step: int,
+    rate: float,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    moments: tuple[Sequence[Tensor], Sequence[Tensor]],
+) -> None:
+    """The update of step `step`, counted from 1, in place and in one pass over the memory.
+
+    Source: Loshchilov & Hutter, arXiv 1711.05101, algorithm 2.
+    """
+    count = torch.full((), float(step), device=weights[0].device)
+    # What torch.optim.AdamW(fused=True) comes to, without its bookkeeping.
+    torch._fused_adamw_(  # type: ignore[attr-defined]
+        list(weights),
+        list(grads),
+        list(moments[0]),
+        list(moments[1]),
+        [],
+        [count] * len(weights),
+        lr=rate,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=recipe.weight_decay,
+        eps=EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+@dataclass(frozen=True)
+class StackStep:
+    """`Step` by autograd, with clipping per member.
+
+    Attributes:
+        loss_function: the model's, or its compiled form.
+        sequences_at_once: of each member in one pass; gradients add up over the passes.
+        ranks: of several processes, each has its own rows of the batch.
+    """
+
+    size: Size
+    loss_function: LossFunction = losses
+    sequences_at_once: int | None = None
+    ranks: Ranks = ALONE
+
+    def __call__(self, state: TrainState, sequences: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        recipe = self.size.recipe
+        leaves = {k: weight.detach().requires_grad_() for k, weight in state.parameters.items()}
+        parts = sequences.split(self.sequences_at_once or sequences.shape[1], dim=1)
+        loss, grads = None, []
+        for part in parts:
+            share = part.shape[1] / sequences.shape[1]
+            now = self.loss_function(self.size.config, leaves, part, product_dtype(recipe))
+            found = list(torch.autograd.grad(now.sum(), list(leaves.values())))
+            if len(parts) > 1:
+                now, found = now * share, [g * share for g in found]
+            loss = now.detach() if loss is None else loss + now.detach()
+            grads = found if not grads else [a.add_(b) for a, b in zip(grads, found, strict=True)]
+        assert loss is not None, "a batch has at least one sequence"
+        self.ranks.mean_([loss, *grads])
+        with torch.no_grad():
+            norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)  # (K,)
+            clip = (recipe.clip / norm).clamp(max=1.0)[:, None, None]
+            grads = [grad * clip for grad in grads]
+            moments = list(state.first.values()), list(state.second.values())
+            state.step += 1
+            weights = list(state.parameters.values())
+            adamw(recipe, state.step, rate, weights, grads, moments)
+        return loss, norm

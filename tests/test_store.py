@@ -1,0 +1,256 @@
+"""The run store: results, checkpoints and metrics, the same in a folder, in memory and in a
+bucket."""
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mixlaw.errors import RunTableError, StorageError
+from mixlaw.mixture import Mixture
+from mixlaw.runs import RunResult, RunSpec
+from mixlaw.store import RunStore
+
+RESULT = RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5}))
+
+
+def spec(**changes):
+    mixture = Mixture({"web": 0.75, "code": 0.25})
+    given = {"label": "m00", "role": "swarm", "size": "xs", "num_params": 1000}
+    given |= {"horizon_tokens": (100, 200), "seed": 0, "context": "c"}
+    return RunSpec(**{"mixture": mixture, **given, **changes})
+
+
+@pytest.fixture
+def store(storage_url):
+    return RunStore(storage_url)
+
+
+def save_checkpoint(store, run_id, number, data):
+    with store.save_checkpoint(run_id, number) as path:
+        path.write_bytes(data)
+
+
+# Results
+
+
+def test_a_result_is_read_back(store, storage_url):
+    one, other = spec(), spec(seed=1)
+    assert store.root == storage_url
+    assert not store.has(one)
+    assert store.finished() == set()
+    with pytest.raises(RunTableError, match=r"m00 .* has no result yet"):
+        store.load(one)
+    store.save(one, RESULT)
+    assert store.has(one)
+    assert not store.has(other)
+    assert store.load(one) == RESULT
+    assert store.finished() == {one.run_id}
+    assert store.results([one, other]) == {one.run_id: RESULT}
+    again = pickle.loads(pickle.dumps(store))
+    assert again.load(one) == RESULT
+
+
+def test_a_run_that_only_began_is_not_finished(store):
+    one = spec()
+    store.append_metrics(one.run_id, [{"event": "started", "step": 0}])
+    save_checkpoint(store, one.run_id, 5, b"x")
+    assert store.finished() == set()
+    assert not store.has(one)
+
+
+def test_many_results_take_few_listings(s3_server, monkeypatch):
+    s3fs = pytest.importorskip("s3fs")
+    store, specs = RunStore("s3://mixlaw/many"), [spec(seed=s) for s in range(40)]
+    for one in specs:
+        store.save(one, RESULT)
+        store.append_metrics(one.run_id, [{"step": 1}])
+    calls, original = [], s3fs.S3FileSystem._call_s3
+
+    def counted(self, method, *arguments, **options):
+        calls.append(method)
+        return original(self, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    pages, lister = [], s3fs.S3FileSystem._iterdir
+
+    def listed(self, *arguments, **options):
+        pages.append(arguments)
+        return lister(self, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_iterdir", listed)
+    assert store.finished() == {one.run_id for one in specs}
+    assert len(calls) + len(pages) <= 2
+
+
+def test_a_save_that_is_killed_leaves_what_was_there(tmp_path, monkeypatch):
+    store, one, other = RunStore(tmp_path), spec(), spec(seed=1)
+    store.save(one, RESULT)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(other, RESULT)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(one, RunResult("failed", (), "diverged"))
+    assert not store.has(other)
+    assert store.load(one) == RESULT
+
+
+# Tables
+
+
+def test_a_table_has_a_row_for_each_horizon_and_keeps_failures(store):
+    good, bad, absent = spec(), spec(seed=1), spec(seed=2)
+    store.save(good, RESULT)
+    store.save(bad, RunResult("failed", (), "loss became NaN at step 7"))
+    runs = store.table([good, bad, absent], ["web", "code"])
+    assert list(runs.status) == ["done", "done", "failed", "failed"]
+    np.testing.assert_array_equal(runs.train_tokens, [100, 200, 100, 200])
+    np.testing.assert_array_equal(runs.column("loss/web"), [3.0, 2.5, np.nan, np.nan])
+    assert len(runs.done()) == 2
+
+
+def test_missing_runs_are_rows_without_values_where_asked(tmp_path):
+    store, specs = RunStore(tmp_path), [spec(seed=s, pools={"web": 500}) for s in range(3)]
+    store.save(specs[1], RESULT)
+    store.save(specs[2], RunResult("failed", (), "diverged"))
+    runs = store.table(specs, ["web", "code"], missing=True)
+    assert list(runs.status) == ["missing"] * 2 + ["done"] * 2 + ["failed"] * 2
+    assert list(runs.run[:2]) == [specs[0].run_id] * 2
+    np.testing.assert_allclose(runs.weights, [[0.75, 0.25]] * 6)
+    np.testing.assert_array_equal(runs.train_tokens[:2], [100, 200])
+    np.testing.assert_array_equal(runs.available_tokens[:2], [[500, np.inf]] * 2)
+    assert np.isnan(runs.values[:2]).all()
+    assert set(runs.done().run) == {specs[1].run_id}
+
+
+@pytest.mark.parametrize(
+    ("failed", "missing", "message"),
+    [
+        (0, 3, "none of 3 runs has a result yet; train them"),
+        (1, 2, r"none of 2 runs has a result yet \(1 more diverged\); train them"),
+        (3, 0, "all 3 runs diverged.*lower learning_rate"),
+    ],
+)
+def test_a_table_without_a_loss_says_what_to_do(tmp_path, failed, missing, message):
+    store, specs = RunStore(tmp_path), [spec(seed=s) for s in range(failed + missing)]
+    for one in specs[:failed]:
+        store.save(one, RunResult("failed", (), "diverged"))
+    with pytest.raises(RunTableError, match=message):
+        store.table(specs, ["web", "code"], missing=True)
+
+
+# Checkpoints
+
+
+def test_the_last_two_checkpoints_are_kept(store):
+    assert store.checkpoints("r") == []
+    for number in (5, 10, 600, 1_200):
+        save_checkpoint(store, "r", number, str(number).encode())
+    assert store.checkpoints("r") == [1_200, 600]
+    assert store.storage.names("r")[-1] == "checkpoint-000001200.safetensors"
+    with store.read_checkpoint("r", 600) as path:
+        assert path.read_bytes() == b"600"
+    save_checkpoint(store, "r", 1_200, b"again")
+    assert store.checkpoints("r") == [1_200, 600]
+    with store.read_checkpoint("r", 1_200) as path:
+        assert path.read_bytes() == b"again"
+    with pytest.raises(StorageError, match="checkpoint-000000005"), store.read_checkpoint("r", 5):
+        pass
+    store.delete_checkpoints("r")
+    assert store.checkpoints("r") == []
+    store.delete_checkpoints("r")
+
+
+def test_a_checkpoint_of_a_training_that_began_anew_is_kept(store):
+    for number in (500, 600, 100):
+        save_checkpoint(store, "r", number, b"x")
+    assert store.checkpoints("r") == [600, 100]
+
+
+def test_a_checkpoint_that_fails_takes_none_away(store):
+    save_checkpoint(store, "r", 5, b"5")
+    save_checkpoint(store, "r", 10, b"10")
+    with pytest.raises(StorageError, match="No space left"), store.save_checkpoint("r", 15) as path:
+        raise OSError(28, f"No space left on device: {path.name}")
+    assert store.checkpoints("r") == [10, 5]
+
+
+CHECKPOINTER = """
+import sys
+from mixlaw.store import RunStore
+store = RunStore(sys.argv[1])
+start = max(store.checkpoints("r"), default=0)
+for number in range(start + 1, 10**9):
+    with store.save_checkpoint("r", number) as path:
+        path.write_bytes(number.to_bytes(4) * 100_000)
+    store.append_metrics("r", [{"step": number, "loss": 1.5}])
+    print(number, flush=True)
+"""
+
+
+def test_a_trainer_killed_at_any_moment_has_a_whole_checkpoint_to_go_on_from(tmp_path):
+    rng, store = random.Random(1), RunStore(tmp_path)
+    for _ in range(10):
+        command = [sys.executable, "-c", CHECKPOINTER, str(tmp_path)]
+        trainer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        trainer.stdout.readline()
+        time.sleep(rng.uniform(0, 0.03))
+        trainer.kill()
+        trainer.communicate()
+        numbers = store.checkpoints("r")
+        for number in numbers:
+            with store.read_checkpoint("r", number) as path:
+                assert path.read_bytes() == number.to_bytes(4) * 100_000
+        metrics = store.metrics("r")
+        assert all(set(line) == {"step", "loss"} for line in metrics)
+        assert numbers[0] - 1 <= metrics[-1]["step"] <= numbers[0]
+    store.delete_checkpoints("r")
+    assert os.listdir(tmp_path / "r") == ["metrics.jsonl"]
+
+
+# Metrics
+
+
+def test_metrics_come_back_in_order(store):
+    assert store.metrics("r") == []
+    lines = [
+        {"event": "started", "step": 0},
+        {"step": 60, "horizon": None, "loss": 3.1},
+        {"step": 60, "horizon": 307_200, "loss": 2.9},
+        {"event": "evaluated", "step": 60, "horizon": 307_200, "targets": {"loss/web": 2.2}},
+    ]
+    store.append_metrics("r", lines[:2])
+    store.append_metrics("r", lines[2:])
+    assert store.metrics("r") == lines
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.append_metrics("r", [{"step": 1, "loss": float("nan")}])
+
+
+def test_steps_told_twice_count_once(store):
+    store.append_metrics("r", [{"step": s, "horizon": None, "loss": s / 8} for s in (1, 2, 3)])
+    store.append_metrics("r", [{"event": "resumed", "step": 1}])
+    store.append_metrics("r", [{"step": s, "horizon": None, "loss": s / 4} for s in (2, 3, 4)])
+    steps = [(line["step"], line["loss"]) for line in store.metrics("r") if "loss" in line]
+    assert steps == [(1, 0.125), (2, 0.5), (3, 0.75), (4, 1.0)]
+    assert [line["step"] for line in store.metrics("r") if "event" in line] == [1]
+
+
+def test_a_torn_line_is_left_out_and_harms_no_other(tmp_path):
+    store = RunStore(tmp_path)
+    store.append_metrics("r", [{"step": 1}, {"step": 2}])
+    with open(tmp_path / "r" / "metrics.jsonl", "ab") as handle:
+        handle.write(json.dumps({"step": 3, "reason": "é"}, ensure_ascii=False).encode()[:-3])
+    assert [line["step"] for line in store.metrics("r")] == [1, 2]
+    store.append_metrics("r", [{"step": 3}, {"step": 4}])
+    assert [line["step"] for line in store.metrics("r")] == [1, 2, 3, 4]

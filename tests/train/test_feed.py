@@ -1,0 +1,75 @@
+"""Batches arrive in order, whoever makes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from mixlaw.corpus import BatchSampler  # noqa: E402
+from mixlaw.train.feed import Feed, _Ahead  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def sampler() -> BatchSampler:
+    streams = [np.arange(900), np.arange(1000, 1500)]
+    return BatchSampler(streams, sequence_length=8, batch_size=4, seeds=[0, 1, 0])
+
+
+SHARES = np.array([[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("order", [range(40), [0, 1, 2, 30, 31, 10, 11, 39]])
+def test_every_step_gets_its_own_batch(order):
+    drawn = sampler()
+    feed = Feed(
+        lambda first, count: drawn.batches(first, count, SHARES),
+        step_bytes=1 << 19,
+        last_step=40,
+        device=CPU,
+    )
+    alone = sampler()
+    for step in order:
+        np.testing.assert_array_equal(feed(step).numpy(), alone.batch(step, SHARES))
+
+
+def test_nothing_is_drawn_beyond_the_last_step():
+    asked = []
+
+    def draw(first: int, count: int) -> np.ndarray:
+        asked.append((first, count))
+        return np.zeros((count, 1, 1, 9), dtype=np.int64)
+
+    feed = Feed(draw, step_bytes=72, last_step=20, device=CPU)
+    for step in range(20):
+        feed(step)
+    assert asked == [(0, 16), (16, 4)]
+
+
+def test_a_thread_makes_them_ahead_in_order_and_starts_anew_after_a_jump():
+    def make(first: int):
+        return torch.arange(first, first + 4)
+
+    ahead = _Ahead(make, 4)
+    assert [ahead.get(step).tolist()[0] for step in (0, 4, 8, 100, 104, 0)] == [
+        0,
+        4,
+        8,
+        100,
+        104,
+        0,
+    ]
+
+
+def test_an_error_of_the_thread_is_raised_where_batches_are_wanted():
+    def make(first: int):
+        if first >= 4:
+            raise OSError("the file is gone")
+        return torch.arange(first, first + 4)
+
+    ahead = _Ahead(make, 4)
+    ahead.get(0)
+    with pytest.raises(OSError, match="gone"):
+        ahead.get(4)
