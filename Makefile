@@ -23,7 +23,7 @@ demo: .venv/.demo
 test: .venv/.dev
 	$(BIN)/python -m pytest
 
-# On a Slurm of one node that it sets up itself: needs root, apt and some six minutes.
+# On a Slurm of one node that it sets up itself: needs root, apt and some eight minutes.
 test-slurm: .venv/.dev
 	$(BIN)/python -m pytest tests/slurm/check_slurm.py -v --no-header
 

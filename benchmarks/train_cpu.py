@@ -37,7 +37,7 @@ SIZES = {"50k": (48, 2), "150k": (80, 2), "500k": (144, 2), "1.5M": (256, 2)}
 STACK = 8
 WARM_SECONDS = 0.7
 TIMEOUT_SECONDS = 300
-QUIET_CORES, TRIES = 0.2, 2
+QUIET_CORES = 0.2
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,8 @@ def measure(shape: Shape, folder: Path, rounds: int, seconds: float) -> dict[str
     for _ in range(rounds):
         for name, processes in ways.items():
             rate, others = processes.rate(seconds)
-            for _ in range(TRIES - 1):
-                if others > QUIET_CORES:
-                    rate, others = processes.rate(seconds)
+            if others > QUIET_CORES:
+                rate, others = processes.rate(seconds)
             seen[name].append((rate, others))
     for processes in ways.values():
         processes.close()
@@ -216,8 +215,8 @@ def report(found: dict[str, dict[str, dict]], rounds: int, seconds: float) -> st
 
     busy = [ways[name]["others"] for ways in found.values() for name in ways]
     parts = [
-        f"Medians of {rounds} rounds of {seconds:g} s; a window in which other programs used more "
-        f"than {QUIET_CORES} of a core was measured again, but not more than {TRIES - 1}x. Others used "
+        f"Medians of {rounds} rounds of {seconds:g} s; a window in which other programs used "
+        f"more than {QUIET_CORES} of a core was measured again, once. Others used "
         f"{statistics.median(busy):.2f} cores (median over ways and sizes), {max(busy):.2f} at "
         "most; where that is not near zero, trust the last two tables alone.",
         f"How many times as many tokens per second as the others the swarm trains ({OURS}, one "

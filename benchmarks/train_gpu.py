@@ -147,18 +147,18 @@ def correctness(task: Task, setting: Setting) -> dict[str, Any]:
 
     Against float64 on the CPU at a toy shape, and of a stack against its members one by one.
     """
-    members, found, on = 3, {}, On(setting.device)
+    members, found, device = 3, {}, setting.device
     toy, real = TOYS["15M"], replace(setting.shapes[task.size], batch_size=4)
     seeds, toys, batches = range(members), lessons(toy, members), lessons(real, members)
-    truth = loss_curves(toy, seeds, toys, "float64", On("cpu"))
+    truth = loss_curves(toy, seeds, toys, "float64")
     for precision in TOLERANCE:
-        mine = loss_curves(toy, seeds, toys, precision, on)
+        mine = loss_curves(toy, seeds, toys, precision, device)
         found[f"{precision}, against float64"] = worst(mine, truth)
     together = truth
     for precision in TOLERANCE:
-        together = loss_curves(real, seeds, batches, precision, on)
+        together = loss_curves(real, seeds, batches, precision, device)
         apart = [
-            loss_curves(real, [k], [batch[k : k + 1] for batch in batches], precision, on)[:, 0]
+            loss_curves(real, [k], [batch[k : k + 1] for batch in batches], precision, device)[:, 0]
             for k in seeds
         ]
         found[f"{precision}, stacked against one by one"] = worst(together, np.stack(apart, axis=1))

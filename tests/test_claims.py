@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -338,6 +338,62 @@ def test_observers_read_what_workers_report(storage_url):
         assert heartbeat.pid == os.getpid()
         assert watch.alive(worker.id)
     assert not watch.alive(worker.id)
+    assert watch.heartbeats() == []
+
+
+def test_beats_come_quickly_enough_to_watch(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "VIEW_SECONDS", 0.01)
+    with Worker(store, lease_seconds=3600) as worker:
+        for step in range(3):
+            work = replace(WORK, steps_done=step)
+            worker.report(work)
+            wait_for(lambda work=work: Watch(store).heartbeats()[0].work == work)
+
+
+def test_slow_beats_come_seldom(store, tmp_path, monkeypatch):
+    """A hundredth of the time may go into them, as long as the lease is kept."""
+    monkeypatch.setattr(claims, "VIEW_SECONDS", 0.01)
+    write, pauses, worker = LocalStorage.write, [], Worker(store, lease_seconds=9.0)
+    wait = worker._stop.wait
+
+    def slow(self, name, data, *, sync=True):
+        time.sleep(0.01)
+        write(self, name, data, sync=sync)
+
+    def pause(seconds):
+        pauses.append(seconds)
+        return wait(0.01)
+
+    monkeypatch.setattr(LocalStorage, "write", slow)
+    monkeypatch.setattr(worker._stop, "wait", pause)
+    with worker:
+        wait_for(lambda: len(pauses) > 3)
+    assert pauses[0] == 0.01
+    assert min(pauses[1:]) >= 1.0
+    assert max(pauses) <= 9.0 / claims.BEATS_PER_LEASE
+
+
+@pytest.mark.parametrize("look", ["alive", "heartbeats"])
+def test_the_heartbeat_of_a_dead_worker_is_removed(peer, store, tmp_path, look):
+    holder = peer(tmp_path, lease_seconds=LEASE)
+    watch = Watch(store, lease_seconds=LEASE)
+    assert [h.worker for h in watch.heartbeats()] == [holder.id]
+    holder.process.kill()
+    holder.process.wait()
+    assert not (watch.alive(holder.id) if look == "alive" else watch.heartbeats())
+    assert store.storage.names("workers") == []
+
+
+def test_who_may_only_read_sees_the_dead_as_dead(store, tmp_path, clock, monkeypatch):
+    def refuse(*arguments):
+        raise StorageError("could not delete: Read-only file system")
+
+    monkeypatch.setattr(LocalStorage, "delete", refuse)
+    elsewhere(tmp_path)
+    watch = Watch(store, lease_seconds=LEASE)
+    assert watch.alive("far-1-ab")
+    clock.now += LEASE
+    assert not watch.alive("far-1-ab")
     assert watch.heartbeats() == []
 
 

@@ -81,7 +81,7 @@ def test_every_room_has_its_level():
 def test_heavy_packages_stay_out(module):
     code = (
         f"import sys, {module}; "
-        "print([m for m in ('torch', 'matplotlib', 'tokenizers', 'pyarrow') if m in sys.modules])"
+        "print([m for m in ('torch', 'matplotlib', 'tokenizers', 'pyarrow', 'ray', 'fsspec') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

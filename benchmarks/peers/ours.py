@@ -21,12 +21,14 @@ from mixlaw.corpus import BatchSampler
 from mixlaw.mixture import Mixture
 from mixlaw.runs import RunSpec
 from mixlaw.store import RunStore
-from mixlaw.train.devices import loss_function, members_at_once, pick_device, sequences_at_once
+from mixlaw.train.devices import members_at_once, pick_device, training_step
 from mixlaw.train.feed import Feed
-from mixlaw.train.loop import LossFunction, StackJob, TrainState, advance, train_stack
+from mixlaw.train.loop import StackJob, train_stack
 from mixlaw.train.model import losses
 from mixlaw.train.recipe import ModelConfig, Recipe, Size
 from mixlaw.train.record import StoreJournal
+from mixlaw.train.state import TrainState
+from mixlaw.train.step import StackStep, Step
 
 DOMAINS = 5
 FOREVER = 10**6
@@ -109,6 +111,7 @@ def stack(shape: Shape, members: int, tokens: Path, on: On) -> Train:
                         size=size,
                         horizon_steps=[FOREVER],
                         seeds=range(members),
+                        step=_step(size, members, device, on),
                         batches=batches,
                         evaluate=_no_evaluation,
                         journal=StoreJournal(
@@ -120,8 +123,6 @@ def stack(shape: Shape, members: int, tokens: Path, on: On) -> Train:
                             checkpoint_seconds=float("inf"),
                         ),
                         device=device,
-                        loss_function=_loss_function(on, device),
-                        sequences_at_once=sequences_at_once(size, members, device),
                     )
                 )
 
@@ -129,23 +130,24 @@ def stack(shape: Shape, members: int, tokens: Path, on: On) -> Train:
 
 
 def loss_curves(
-    shape: Shape, seeds: Sequence[int], batches: Sequence[torch.Tensor], precision: str, on: On
+    shape: Shape,
+    seeds: Sequence[int],
+    batches: Sequence[torch.Tensor],
+    precision: str,
+    device: str = "cpu",
 ) -> np.ndarray:
-    """Losses (steps, K) of a stack on batches (K, B, T + 1), one a step."""
-    size, device = size_of(shape, precision), pick_device(on.device)
-    state = TrainState.fresh(size, list(seeds), device)
-    function = _loss_function(on, device)
-    found = []
-    for batch in batches:
-        loss, _ = advance(state, size, batch.to(device), FAST, loss_function=function)
-        found.append(loss.double().cpu().numpy().copy())
-    return np.stack(found)
+    """Losses (steps, K) of a stack by autograd on batches (K, B, T + 1), one a step."""
+    size, place = size_of(shape, precision), pick_device(device)
+    state, step = TrainState.fresh(size, list(seeds), place), StackStep(size)
+    losses = [step(state, batch.to(place), FAST)[0].double().cpu().numpy() for batch in batches]
+    return np.stack(losses)
 
 
-def _loss_function(on: On, device: torch.device) -> LossFunction:
+def _step(size: Size, members: int, device: torch.device, on: On) -> Step:
     if on.backend in (None, "inductor"):
-        return loss_function(device, compiled=on.backend is not None)
-    return torch.compile(losses, backend=on.backend, dynamic=False)
+        return training_step(size, members, device, compiled=on.backend is not None)
+    # A test of the lines that only a GPU takes.
+    return StackStep(size, torch.compile(losses, backend=on.backend, dynamic=False))
 
 
 def _precision(on: On) -> str:

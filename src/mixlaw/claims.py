@@ -32,6 +32,11 @@ from mixlaw.store import RESULT, RunStore
 WORKERS, CLAIM = "workers", "claim-"
 NOBODY = ""
 BEATS_PER_LEASE = 6
+VIEW_SECONDS = 2.0
+"""Between beats, so that people see a training move..."""
+BEAT_SHARE = 0.01
+"""... but of the time no more may go into them: on a bucket, where each costs a request and 50 to
+100 ms, they come every 5 to 10 s."""
 STUCK_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the same work may do well when it is tried again."""
 
@@ -161,8 +166,6 @@ class Worker:
         if not self._create(run_id, number + 1, self.id):
             return False
         self._held[run_id] = number + 1
-        if holder != NOBODY:  # its file is litter; should it live after all, it beats again
-            self.store.storage.delete(_worker_file(holder))
         if RESULT in self.store.storage.names(run_id):  # finished since it was looked up
             self.release([run_id])
             return False
@@ -197,17 +200,21 @@ class Worker:
     def _live(self) -> None:
         """The thread: beat, and watch that the training goes on."""
         shortest = min(self.lease_seconds, self.stuck_seconds or self.lease_seconds)
-        seconds = shortest / BEATS_PER_LEASE
-        beat, seen, silent_beats = 0, self._reports, 0
-        while not self._stop.wait(seconds):
-            beat += 1
+        longest_pause = shortest / BEATS_PER_LEASE
+        pause = min(VIEW_SECONDS, longest_pause)
+        beat, seen, silent_seconds = 0, self._reports, 0.0
+        while not self._stop.wait(pause):
+            # Summed over own pauses, not by a clock: a process that was stopped is not stuck.
+            silent_seconds += pause
+            if seen != self._reports or not self._held:
+                seen, silent_seconds = self._reports, 0.0
+            beat, began = beat + 1, monotonic()
             with contextlib.suppress(StorageError):  # the next beat may get through
                 self._beat(beat)
-            # Counted in own beats, not by a clock: a process that was stopped is not stuck.
-            silent_beats = 0 if seen != self._reports or not self._held else silent_beats + 1
-            seen = self._reports
-            if self.stuck_seconds is not None and silent_beats * seconds >= self.stuck_seconds:
-                self._end_stuck(silent_beats * seconds)
+            if self.stuck_seconds is not None and silent_seconds >= self.stuck_seconds:
+                self._end_stuck(silent_seconds)
+            slow = (monotonic() - began) / BEAT_SHARE
+            pause = min(max(VIEW_SECONDS, slow), longest_pause)
 
     def _beat(self, beat: int) -> None:
         data = asdict(self._heartbeat) | {"beat": beat}
@@ -236,7 +243,11 @@ class Worker:
 
 
 class Watch:
-    """An observer's view of the workers of a store."""
+    """An observer's view of the workers of a store.
+
+    The heartbeat of one that it sees dead is removed, so that those who come later need not watch
+    it for a lease once more. Should that worker live after all, it beats again.
+    """
 
     def __init__(self, store: RunStore, *, lease_seconds: float = 60):
         self.store, self.lease_seconds = store, lease_seconds
@@ -252,20 +263,12 @@ class Watch:
         return content is not None and self._living(worker_id, content) is not None
 
     def free(self, run_ids: Iterable[str]) -> list[str]:
-        """Those that no living worker holds, finished ones among them.
-
-        The heartbeat of a dead holder is removed, so that the next to claim, who may see it for
-        the first time, need not watch it for a lease once more.
-        """
+        """Those that no living worker holds, finished ones among them."""
         return [run_id for run_id in run_ids if self._free(run_id)]
 
     def _free(self, run_id: str) -> bool:
         holder = _holder(self.store, run_id, _highest(self.store.storage.names(run_id)))
-        if holder != NOBODY and self.alive(holder):
-            return False
-        if holder != NOBODY:
-            self.store.storage.delete(_worker_file(holder))
-        return True
+        return holder == NOBODY or not self.alive(holder)
 
     def heartbeats(self) -> list[Heartbeat]:
         """Of the living workers."""
@@ -275,6 +278,16 @@ class Watch:
         return [heartbeat for heartbeat in found if heartbeat is not None]
 
     def _living(self, worker_id: str, content: bytes) -> Heartbeat | None:
+        """The heartbeat that a file tells, if its worker lives; else the file is removed."""
+        heartbeat = self._judge(worker_id, content)
+        if heartbeat is None:
+            # An observer that may only read still observes.
+            with contextlib.suppress(StorageError):
+                self.store.storage.delete(_worker_file(worker_id))
+                self.store.storage.sweep(_worker_file(worker_id))  # killed in a beat
+        return heartbeat
+
+    def _judge(self, worker_id: str, content: bytes) -> Heartbeat | None:
         try:
             heartbeat = Heartbeat.from_dict(json.loads(content))
         except (ValueError, TypeError, KeyError):  # cut by a crash of its machine: see `_beat`

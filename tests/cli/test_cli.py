@@ -165,7 +165,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tiny_study, trained
     finished = run("train", tiny_study)
     assert finished.returncode == 0, finished.stderr
     assert (tiny_study / "runs.csv").read_bytes() == (trained_folder / "runs.csv").read_bytes()
-    assert not list((tiny_study / "checkpoints").glob("*"))
+    assert not list(tiny_study.glob("runs/*/checkpoint-*"))
 
 
 def test_control_c_says_how_to_go_on(tiny_study):
@@ -180,7 +180,7 @@ def test_control_c_says_how_to_go_on(tiny_study):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(tiny_study.glob("checkpoints/*")) and time.monotonic() < deadline:
+    while not list(tiny_study.glob("runs/*/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     _, stderr = process.communicate(timeout=60)

@@ -33,7 +33,8 @@ def heartbeat(worker: int, runs: int = 1, steps_done: int = 100, **fields) -> He
 
 
 def progress(*workers: Heartbeat, **fields) -> Progress:
-    given = {"runs_done": 3, "runs_total": 40, "share_done": 0.25, "tokens_per_second": 12_345.6}
+    given = {"runs_done": 3, "runs_failed": 0, "runs_total": 40, "share_done": 0.25}
+    given |= {"tokens_per_second": 12_345.6}
     return Progress(**given | {"seconds_left": 3723.0, "doing": "", "workers": workers} | fields)
 
 
@@ -56,6 +57,7 @@ def test_the_whole_swarm_in_two_lines():
     assert second == "3 of 40 runs done, 0 in training"
     second = draw(progress(heartbeat(1, 8, host="a"), heartbeat(2, 8, host="b")))[1]
     assert second == "3 of 40 runs done, 16 in training in 2 stacks on 2 machines"
+    assert draw(progress(runs_failed=2))[1] == "3 of 40 runs done, 0 in training, 2 failed"
 
 
 def test_a_line_per_run():

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mixlaw.train.recipe import non_embedding_params
+from mixlaw.train.sizes import NAMED_SIZES, default_learning_rate
+
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/tutorial.md", "docs/laws.md", "docs/deciding.md"]
+PAGES = ["README.md", *(f"docs/{n}.md" for n in ("tutorial", "laws", "deciding", "training"))]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -45,3 +48,14 @@ def test_links_between_pages_hold(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (ROOT / page.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_table_of_sizes():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for name, size in NAMED_SIZES.items():
+        params = non_embedding_params(size.width, size.layers, size.mlp_ratio)
+        rate = size.learning_rate or default_learning_rate(size.width)
+        cells = [f"`{name}`", f"{params:,}", f"{size.width} x {size.layers}", size.head_width]
+        cells += [f"{size.batch_size} x {size.sequence_length}", f"{rate:.2g}", size.warmup_steps]
+        assert f"| {' | '.join(map(str, cells))} |\n" in text
+    assert {size.mlp_ratio for name, size in NAMED_SIZES.items() if name != "regmix-1m"} == {4}

@@ -21,6 +21,7 @@ from mixlaw.launch import driver
 from mixlaw.launch.driver import read_swarm, train_swarm, write_swarm
 from mixlaw.launch.local import LocalLauncher
 from mixlaw.launch.work import Outcome
+from mixlaw.runs import FAILED, RunResult
 from mixlaw.testing import (
     PretendHardware,
     PretendSwarm,
@@ -114,11 +115,20 @@ def test_a_run_that_lost_its_worker_once_is_trained_again(swarm, launcher, caplo
 def test_a_run_that_kills_every_worker_is_given_up_and_takes_no_other_with_it(swarm, launcher):
     swarm = replace(swarm, faults={"r002": "kill", "r005": "bug"})
     specs = pretend_specs(8)
-    missing = train_swarm(swarm, specs, launcher)
+    seen = []
+    missing = train_swarm(swarm, specs, launcher, on_progress=seen.append)
     assert set(missing) == {specs[2].run_id, specs[5].run_id}
     assert "out of memory is the usual reason" in missing[specs[2].run_id]
     assert "a bug in the training of r005" in missing[specs[5].run_id]
     check_results(swarm, [spec for spec in specs if spec.run_id not in missing])
+    assert (seen[-1].runs_done, seen[-1].runs_failed) == (6, 2)
+
+
+def test_diverged_runs_are_counted_apart(swarm, launcher):
+    specs, seen = pretend_specs(4), []
+    swarm.store.save(specs[1], RunResult(FAILED, (), "the loss was not finite"))
+    assert train_swarm(swarm, specs, launcher, on_progress=seen.append) == {}
+    assert (seen[-1].runs_done, seen[-1].runs_failed, seen[-1].runs_total) == (3, 1, 4)
 
 
 def test_a_run_that_comes_further_each_time_is_not_given_up(tmp_path, launcher):

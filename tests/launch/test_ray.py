@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -163,7 +164,8 @@ def test_runs_of_a_killed_node_go_on_elsewhere_to_the_same_losses(
         killer.start()
         assert train_swarm(disturbed, specs, launcher) == {}
         killer.join(10)
-    assert "the node that trained it died" in caplog.text
+    # Ray may learn of the process' end before it learns of the node's.
+    assert re.search("the node that trained it died|its process died", caplog.text)
     resumed = [run for run in ids(specs) if "resumed" in events(disturbed, run)]
     assert len(killed) == 2
     assert set(resumed) >= set(killed)
@@ -190,7 +192,7 @@ def test_a_driver_outside_of_the_cluster(cluster, swarm):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "ray.util.client.server", "--host=127.0.0.1"]
-    command += [f"--port={port}", f"--address={cluster.address}"]
+    command += ["--mode=legacy", f"--port={port}", f"--address={cluster.address}"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: answers(port))

@@ -250,7 +250,7 @@ def test_a_real_swarm_that_is_disturbed_gives_the_losses_of_a_local_one(tiny_stu
     from mixlaw.study.own_runs import OwnRuns
 
     file = tiny_study / "study.yaml"
-    text = file.read_text().replace("horizon_steps: [10, 20, 40]", "horizon_steps: [500, 3000]")
+    text = file.read_text().replace("horizon_steps: [10, 20, 40]", "horizon_steps: [500, 9000]")
     text = text.replace("  mixtures: 8", "  mixtures: 8\n  max_epochs: 1000")
     file.write_text(text.replace("checkpoint_seconds: 0,", "checkpoint_seconds: 1,"))
     own = OwnRuns(Study(tiny_study).config, file)

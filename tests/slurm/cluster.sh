@@ -28,7 +28,7 @@ configure() {
     dd if=/dev/urandom of="$folder/munge.key" bs=1024 count=1 status=none
     chmod 400 "$folder/munge.key"
     local host cores memory_mb
-    host=$(hostname -s) cores=$(nproc)
+    host=$(hostname -s) cores=$(getconf _NPROCESSORS_ONLN)
     memory_mb=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
     # cred_expire is also how long a requeued job waits; KillWait how long a job has after SIGTERM.
     # The cores are counted double, so that more jobs run at once than this machine may have cores.
@@ -69,7 +69,8 @@ NodeName=$host NodeAddr=127.0.0.1 CPUs=$((2 * cores)) RealMemory=$memory_mb Gres
 PartitionName=work Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=$host MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
-    echo "Name=gpu Count=2" >"$folder/gres.conf" # only counted, so none needs to be there
+    # GPUs to count and to hand out, not to use.
+    printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$folder/gres.conf"
 }
 
 start() {
@@ -81,13 +82,17 @@ start() {
         [ "$(sinfo --noheader --format=%T --partition=work 2>/dev/null)" = idle ] && return
         sleep 1
     done
-    echo "Slurm did not become idle within 60 s; see the logs in $folder" >&2
+    tail -n 5 "$folder"/slurmctld.log "$folder"/slurmd.log >&2
+    stop
+    echo "Slurm did not become idle within 60 s" >&2
     exit 1
 }
 
 stop() {
     [ -e "$SLURM_CONF" ] || return 0
-    scancel --quiet --partition=work,urgent 2>/dev/null || true
+    scancel --quiet --me 2>/dev/null || true
+    # A step that outlives its controller would speak to the next one.
+    for _ in $(seq 100); do [ -n "$(squeue --noheader 2>/dev/null)" ] || break; sleep 0.2; done
     for daemon in slurmd slurmctld munged; do
         [ -e "$folder/$daemon.pid" ] || continue
         kill "$(cat "$folder/$daemon.pid")" 2>/dev/null || true

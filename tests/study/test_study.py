@@ -124,6 +124,15 @@ UNIQUE = {"abc": 3000, "digits": 240, "words": 10**9}
 SEQUENCE = 16
 
 
+def train_here(study: Study, specs) -> None:
+    """In this process."""
+    from mixlaw.claims import Worker
+
+    swarm = study._own_runs.swarm
+    with Worker(swarm.store) as worker:
+        swarm.train(specs, worker)
+
+
 class TestMatchedRepetition:
     """A target of 1,920 tokens, with little of `abc` and `digits`; proxies of 1,280."""
 
@@ -132,7 +141,8 @@ class TestMatchedRepetition:
         for name, tokens in UNIQUE.items():
             edit(tiny_study, f"[text/{name}]", f"[text/{name}], available_tokens: {tokens}")
         edit(tiny_study, "  mixtures: 8", "  match_repetition: true\n  mixtures: 4")
-        edit(tiny_study, "sizes: [3k, 6k]", "workers: 1\n  sizes: [3k]")
+        edit(tiny_study, "training:\n  sizes: [3k, 6k]", "training:\n  sizes: [3k]")
+        edit(tiny_study, "hardware:", "launch: {workers: 1}\nhardware:")
         edit(tiny_study, "horizon_steps: [10, 20, 40]", "horizon_steps: [20, 40]")
         return Study(tiny_study)
 
@@ -163,7 +173,7 @@ class TestMatchedRepetition:
         specs = study.design()
         study.train()
         verified = study._own_runs.training.verify_specs({"uniform": Mixture.uniform(list(UNIQUE))})
-        study._own_runs.training.swarm(study.folder).train_stack(verified)
+        train_here(study, verified)
         study._own_runs.write_table(verified)
         table = study.runs()
         pools = {spec.run_id: spec.pools for spec in (*specs, *verified)}
@@ -177,14 +187,16 @@ class TestMatchedRepetition:
         drawn = []
 
         class Recording(BatchSampler):
-            def windows_of(self, step, proportions):
-                found = super().windows_of(step, proportions)
-                drawn.append((step, *found))
-                return found
+            def windows_of(self, step, proportions, *, num_steps=1):
+                domain, start = super().windows_of(step, proportions, num_steps=num_steps)
+                for i in range(num_steps):
+                    here = slice(i * self.batch_size, (i + 1) * self.batch_size)
+                    drawn.append((step + i, domain[:, here], start[:, here]))
+                return domain, start
 
         monkeypatch.setattr("mixlaw.train.swarm.BatchSampler", Recording)
         spec = next(spec for spec in study.design() if spec.mixture["digits"] > 0.1)
-        study._own_runs.training.swarm(study.folder).train_stack([spec])
+        train_here(study, [spec])
         # A branch draws its last steps again when the trunk goes on over them.
         steps = {step: found for step, *found in drawn}
         assert sorted(steps) == list(range(40))
@@ -236,7 +248,7 @@ def test_a_damaged_artefact_is_named(trained_study, damage):
 
 
 def test_settings_of_speed_may_change_under_a_swarm(trained_study):
-    edit(trained_study, "checkpoint_steps: 5", "checkpoint_steps: 7\n  stack_size: 3")
+    edit(trained_study, "report_steps: 5", "report_steps: 7, stack_size: 3")
     assert len(Study(trained_study).train()) == 60
 
 

@@ -87,9 +87,8 @@ def _launch(
             **{**study.config.launch.model_dump(), **{k: v for k, v in given.items() if v}}
         )
     except ValidationError as wrong:
-        raise StudyError(
-            "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in wrong.errors())
-        ) from None
+        told = [f"--{e['loc'][0]} {e['input']}: {e['msg']}" for e in wrong.errors()]
+        raise StudyError("; ".join(told)) from None
 
 
 def _out(data: Any, as_json: bool, human: Callable[[], None]) -> None:
@@ -225,7 +224,7 @@ def train(
     opened = Study(study)
     if print_commands:
         commands = opened.train_commands()
-        _out(commands, as_json, lambda: [typer.echo(command) for command in commands])
+        _out(commands, as_json, lambda: typer.echo("\n".join(commands)))
         return
     launch = _launch(opened, launcher, workers, track)
     with swarm_view() as view:

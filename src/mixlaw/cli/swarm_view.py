@@ -210,7 +210,8 @@ def _runs(now: Progress) -> str:
     active = sum(len(work.runs) for work in works)
     text = f"{now.runs_done:,} of {now.runs_total:,} runs done, {active:,} in training"
     text += f" in {len(works)} stacks" if len(works) > 1 else ""
-    return text + (f" on {hosts} machines" if hosts > 1 else "")
+    text += f" on {hosts} machines" if hosts > 1 else ""
+    return text + (f", {now.runs_failed:,} failed" if now.runs_failed else "")
 
 
 def _duration(seconds: float) -> str:

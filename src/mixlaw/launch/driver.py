@@ -26,7 +26,7 @@ from mixlaw.launch.work import (
     swarm_from_dict,
     swarm_to_dict,
 )
-from mixlaw.runs import RunSpec
+from mixlaw.runs import FAILED, RunSpec
 from mixlaw.storage import open_storage
 
 SWARM_FILE = "swarm.json"
@@ -43,7 +43,8 @@ class Progress:
     """Where a swarm stands.
 
     Attributes:
-        runs_done, runs_total: of all that were asked for, also in earlier calls.
+        runs_done, runs_failed, runs_total: of all that were asked for, also in earlier calls;
+            failed are those that diverged and those that were given up.
         share_done: of the FLOPs that were to do when this call began, since a token costs more in
             a larger size; what a checkpoint brought back counts as done.
         tokens_per_second: of all workers together, now.
@@ -53,6 +54,7 @@ class Progress:
     """
 
     runs_done: int
+    runs_failed: int
     runs_total: int
     share_done: float
     tokens_per_second: float
@@ -153,6 +155,7 @@ class _Call:
     Attributes:
         todo: run id -> spec, without those that have a result or were given up. A run to do is in
             a running work, or waits because somebody else seems to hold it.
+        diverged: run ids of results without losses.
         running: ticket -> work.
     """
 
@@ -164,6 +167,7 @@ class _Call:
         stacks = swarm.unfinished(specs, workers=launcher.slots)
         self.todo = {spec.run_id: spec for stack in stacks for spec in stack}
         self.runs_total = len(specs)
+        self.diverged = self._diverged([s for s in specs if s.run_id not in self.todo])
         self.given_up: dict[str, str] = {}
         self.flops = {run_id: swarm.flops([spec]) for run_id, spec in self.todo.items()}
         self.losses = {run_id: _Losses() for run_id in self.todo}
@@ -175,6 +179,10 @@ class _Call:
         works = [Work(self.swarm, tuple(stack)) for stack in stacks]
         if works:
             self.running |= zip(self.launcher.submit(works), works, strict=True)
+
+    def _diverged(self, finished: Sequence[RunSpec]) -> set[str]:
+        results = self.swarm.store.results(finished)
+        return {run_id for run_id, result in results.items() if result.status == FAILED}
 
     def end(self, ticket: str, outcome: Outcome) -> None:
         """Take note of a work that ended. Raises: the outcome's error."""
@@ -193,8 +201,8 @@ class _Call:
     def look(self) -> Progress:
         """Learn from the run folder what is done and what is lost; submit that again."""
         living = self.watch.heartbeats()  # before the results: who is gone has saved its own
-        for run_id in self.todo.keys() & self.swarm.store.finished():
-            del self.todo[run_id]
+        finished = self.todo.keys() & self.swarm.store.finished()
+        self.diverged |= self._diverged([self.todo.pop(run_id) for run_id in finished])
         in_hand = {spec.run_id for work in self.running.values() for spec in work.stack}
         in_hand |= _runs_of(living)
         waiting = [run_id for run_id in self.todo if run_id not in in_hand]
@@ -236,8 +244,10 @@ class _Call:
             flops_per_second += work.tokens_per_second * self.flops[runs[0]] / tokens
         flops_left = math.fsum(left.values())
         idle = math.inf if flops_left else 0.0
+        runs_failed = len(self.diverged) + len(self.given_up)
         return Progress(
-            runs_done=self.runs_total - len(self.todo) - len(self.given_up),
+            runs_done=self.runs_total - len(self.todo) - runs_failed,
+            runs_failed=runs_failed,
             runs_total=self.runs_total,
             share_done=1 - flops_left / math.fsum(self.flops.values()),
             tokens_per_second=tokens_per_second,

@@ -244,10 +244,10 @@ def _connect(address: str | None) -> bool:
         raise MissingExtraError("grpcio", "ray") from None  # ray:// needs it
     except (OSError, RuntimeError, ValueError, ray_errors.RayError) as error:
         ray.shutdown()
+        why = " ".join(str(error).split())[-300:]  # of a trace, the end tells most
         raise TrainError(
-            f"cannot connect to the Ray cluster {address or 'of this machine'}: "
-            f"{_first_line(error)}; is it up (`ray status` on its head node), and are Ray and "
-            "Python there of the versions here?"
+            f"cannot connect to the Ray cluster {address or 'of this machine'}: {why}; is it up "
+            "(`ray status` on its head node), and are Ray and Python there of the versions here?"
         ) from error
     return True
 

@@ -62,6 +62,8 @@ def _share_exponents(
         return
     _, _, matrix = problems.normal(theta, which, noise)
     variance = np.diagonal(np.linalg.inv(matrix), axis1=1, axis2=2)[:, alike]
+    # A parameter that ran off leaves no variance within the digits: nothing is known of it.
+    variance = np.where(variance > 0, variance, np.inf)
     own = problems.precision[which][:, alike, alike]
     known = np.maximum(1 / variance - own, 1e-12)  # what the data say, without the prior
     said = problems.mean[which][:, alike] + (theta - problems.mean[which])[:, alike] / (

@@ -32,7 +32,9 @@ def _ray(config: LaunchConfig, folder: Path, device: str) -> Launcher:
 
     given = config.ray
     resources = Resources(given.cpus, given.gpus)
-    return RayLauncher(given.address, resources=resources, autoscaling=given.autoscaling)
+    return RayLauncher(
+        given.address, device=device, resources=resources, autoscaling=given.autoscaling
+    )
 
 
 def _slurm(config: LaunchConfig, folder: Path, device: str) -> Launcher:

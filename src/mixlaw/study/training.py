@@ -94,9 +94,12 @@ class Training:
         basis["domains"] = list(config.domains)
         basis["design"] = config.design.model_dump(exclude={"match_repetition"})
         basis["pools"] = self.pools(self.longest_tokens)  # None: all text
-        # As known today: what a name stands for, too, may change.
-        basis["training"] = {
-            name: {"horizon_steps": config.horizon_steps(name), **asdict(self.sizes[name])}
+        basis["training"] = training.model_dump()
+        basis["sizes"] = {
+            name: {
+                **config.sizes[name].model_dump(exclude={"processes"}),
+                "known": asdict(config.sizes[name].named(name)),  # a new version may know better
+            }
             for name in training.sizes
         }
         return basis

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mixlaw.errors import TrainError
 from mixlaw.train.byhand import MemberStep
@@ -107,7 +108,15 @@ def training_step(
     if device.type == "cpu" and ranks.count == 1:
         return MemberStep(size)
     at_once = sequences_at_once(size, members, device, ranks=ranks)
-    function: LossFunction = losses
-    if compiled:  # a stack is one shape all along, and its launches are replayed as a graph
-        function = cast(LossFunction, torch.compile(losses, dynamic=False, mode="reduce-overhead"))
-    return StackStep(size, function, at_once, ranks)
+    return StackStep(size, _compiled_losses() if compiled else losses, at_once, ranks)
+
+
+def _compiled_losses() -> LossFunction:
+    """The model's loss; a stack is one shape all along, so its launches are replayed as a graph."""
+    function = torch.compile(losses, dynamic=False, mode="reduce-overhead")
+
+    def replayed(*arguments: Any) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # what the last step gave may be written over
+        return function(*arguments)
+
+    return replayed

@@ -13,8 +13,7 @@ from mixlaw.train.ranks import ALONE, Ranks
 from mixlaw.train.recipe import Size
 from mixlaw.train.state import product_dtype
 
-TOKENS_PER_CHUNK = {"cpu": 2048, "cuda": 1 << 16}
-"""Of all members together on a GPU, of each on a CPU."""
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 16}
 
 
 class Evaluator:
@@ -53,10 +52,16 @@ class Evaluator:
     @torch.no_grad()
     def __call__(self, parameters: Parameters) -> list[dict[str, float]]:
         """One mapping per member: `loss/<domain>` nats per token, `bpb/<domain>` bits per byte."""
-        members = next(iter(parameters.values())).shape[0]
-        at_once = TOKENS_PER_CHUNK[self.device.type] // self.size.recipe.sequence_length
         if self.device.type == "cuda":
-            at_once //= members
+            return self._together(parameters)
+        members = next(iter(parameters.values())).shape[0]
+        # One after the other: then no bit can depend on the stack.
+        alone = ({n: p[k : k + 1] for n, p in parameters.items()} for k in range(members))
+        return [self._together(one)[0] for one in alone]
+
+    def _together(self, parameters: Parameters) -> list[dict[str, float]]:
+        members = next(iter(parameters.values())).shape[0]
+        at_once = TOKENS_AT_ONCE[self.device.type] // self.size.recipe.sequence_length // members
         out: list[dict[str, float]] = [{} for _ in range(members)]
         for name, windows in self.windows.items():
             total = torch.zeros(members, dtype=torch.float64, device=self.device)

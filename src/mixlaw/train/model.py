@@ -16,8 +16,8 @@ from mixlaw.train.recipe import ModelConfig
 ROTARY_BASE = 10_000.0
 INIT_STD = 0.02
 
-LOGIT_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
-"""Logits in memory at once: what a core's cache holds; what keeps a GPU busy."""
+LOGIT_BYTES = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Logits in memory at once: what a core's cache holds; near what a large GPU's cache does."""
 
 Parameters = dict[str, Tensor]
 
@@ -28,16 +28,18 @@ def initial_parameters(config: ModelConfig, seeds: list[int]) -> Parameters:
     Normal(0, 0.02) embedding; normal with variance 1 / fan-in elsewhere; matrices that write to the
     residual stream start at zero, so every block begins as the identity.
     """
-    members = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        member = {}
-        for name, shape in config.shapes.items():
-            std = INIT_STD if name == "embedding" else shape[0] ** -0.5
-            weight = torch.randn(shape, generator=generator) * std
-            member[name] = torch.zeros(shape) if name.endswith((".out", ".down")) else weight
-        members.append(member)
-    return {name: torch.stack([m[name] for m in members]) for name in config.shapes}
+    drawn = {seed: _draw(config, seed) for seed in dict.fromkeys(seeds)}
+    return {name: torch.stack([drawn[seed][name] for seed in seeds]) for name in config.shapes}
+
+
+def _draw(config: ModelConfig, seed: int) -> Parameters:
+    generator = torch.Generator().manual_seed(seed)
+    member = {}
+    for name, shape in config.shapes.items():
+        std = INIT_STD if name == "embedding" else shape[0] ** -0.5
+        weight = torch.randn(shape, generator=generator) * std
+        member[name] = torch.zeros(shape) if name.endswith((".out", ".down")) else weight
+    return member
 
 
 def rotary_factors(head_width: int, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,42 +107,45 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy (K,) of `hidden @ embedding.T`, few logits in memory at a time.
 
     The gradient is formed in the forward pass while the logits are still in cache; the K N V
-    logits of the stack never exist together.
+    logits of the stack never exist together. The softmax is never normalised as a whole: its
+    totals scale the narrow arrays, and the targets' ones are added there.
     """
 
     @staticmethod
     def forward(ctx, hidden: Tensor, embedding: Tensor, targets: Tensor) -> Tensor:
         """hidden (K, N, C), embedding (K, V, C), targets (K, N)."""
-        K, N, _ = hidden.shape
-        V = embedding.shape[1]
-        dtype = embedding.dtype
+        K, N, C = hidden.shape
+        V, dtype = embedding.shape[1], embedding.dtype
         train = any(ctx.needs_input_grad)
         losses = torch.zeros(K, dtype=dtype, device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if train else None
         embedding_grad = torch.zeros_like(embedding) if train else None
-        members, rows = _chunk(K, N, V * dtype.itemsize, LOGIT_BYTES[hidden.device.type])
-        # One buffer for all chunks: fresh pages for each would cost more than the arithmetic. And
-        # the steps of log-softmax one by one: torch's fused CPU kernel takes three times as long.
+        members, rows = _chunk(K, N, V * hidden.itemsize, LOGIT_BYTES[hidden.device.type])
+        # One buffer for all chunks: fresh pages for each would cost more than the arithmetic.
         buffer = torch.empty((members, rows, V), dtype=hidden.dtype, device=hidden.device)
+        offset = torch.arange(members, device=hidden.device)[:, None] * V
         for k in range(0, K, members):
-            weight = embedding[k : k + members].to(hidden.dtype)
+            inside_k = slice(k, k + members)
+            weight = embedding[inside_k].to(hidden.dtype)
             for n in range(0, N, rows):
-                inside = hidden[k : k + members, n : n + rows]
-                target = targets[k : k + members, n : n + rows, None]
-                logits = buffer[: inside.shape[0], : inside.shape[1]]
-                torch.bmm(inside, weight.transpose(1, 2), out=logits)
-                logits = logits.to(dtype)
+                inside_n = slice(n, n + rows)
+                x, target = hidden[inside_k, inside_n], targets[inside_k, inside_n]
+                logits = buffer[: x.shape[0], : x.shape[1]]
+                torch.bmm(x, weight.transpose(1, 2), out=logits)
                 largest = logits.amax(dim=2, keepdim=True)
-                picked = logits.gather(2, target) - largest
-                total = logits.sub_(largest).exp_().sum(dim=2, keepdim=True)
-                losses[k : k + members] += (total.log() - picked).sum(dim=(1, 2))
+                picked = (logits.gather(2, target[:, :, None]) - largest).to(dtype)
+                odds = logits.sub_(largest).exp_()
+                total = odds.sum(dim=2, keepdim=True, dtype=dtype)
+                losses[inside_k] += (total.log() - picked).sum(dim=(1, 2))
                 if hidden_grad is None or embedding_grad is None:
                     continue
-                delta = logits.div_(total)
-                delta.scatter_add_(2, target, torch.full_like(picked, -1.0))
-                delta = delta.to(hidden.dtype)
-                hidden_grad[k : k + members, n : n + rows] = torch.bmm(delta, weight)
-                embedding_grad[k : k + members] += torch.bmm(delta.transpose(1, 2), inside)
+                share = total.reciprocal().to(hidden.dtype)
+                at = (target + offset[: x.shape[0]]).reshape(-1)
+                taken = weight.view(-1, C)[at].view(x.shape)
+                hidden_grad[inside_k, inside_n] = torch.bmm(odds, weight).mul_(share).sub_(taken)
+                grad = embedding_grad[inside_k]
+                grad += torch.bmm(odds.transpose(1, 2), x * share)
+                grad.view(-1, C).index_add_(0, at, x.reshape(-1, C).to(dtype), alpha=-1)
         if hidden_grad is not None and embedding_grad is not None:
             ctx.save_for_backward(hidden_grad.div_(N), embedding_grad.div_(N))
         return losses.div_(N)

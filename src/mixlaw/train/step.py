@@ -81,12 +81,14 @@ class StackStep:
             found = list(torch.autograd.grad(now.sum(), list(leaves.values())))
             if len(parts) > 1:
                 now, found = now * share, [g * share for g in found]
-            loss = now.detach() if loss is None else loss + now.detach()
+            # A copy: a graph that is replayed writes its loss to the same place again.
+            loss = now.detach().clone() if loss is None else loss + now.detach()
             grads = found if not grads else [a.add_(b) for a, b in zip(grads, found, strict=True)]
         assert loss is not None, "a batch has at least one sequence"
         self.ranks.mean_([loss, *grads])
         with torch.no_grad():
-            norm = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)  # (K,)
+            squares = [g.flatten(1).square().sum(dim=1) for g in grads]
+            norm = torch.stack(squares).sum(dim=0).sqrt()  # (K,)
             clip = (recipe.clip / norm).clamp(max=1.0)[:, None, None]
             grads = [grad * clip for grad in grads]
             moments = list(state.first.values()), list(state.second.values())
