@@ -37,8 +37,6 @@ def pick_device(name: str) -> torch.device:
             "device is cuda, and PyTorch finds no GPU here; set device: auto or cpu, or install a "
             "CUDA build of PyTorch"
         )
-    if name == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
     return torch.device(name)
 
 
