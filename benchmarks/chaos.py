@@ -55,8 +55,9 @@ target: {train_tokens: 960000}
 ALPHABETS = {"abc": "abcdef", "digits": "0123456789", "words": "etaoinshrdlu"}
 
 COMMAND = [sys.executable, "-c", "from mixlaw.cli import main; main()", "train", "--workers", "2"]
-KINDS = {"a worker": 14, "the driver": 3, "all at once": 3}
-"""What is killed, and how often of twenty."""
+KINDS = ("a worker", "the driver", "all at once")
+ROUND = (*KINDS, "a worker", "a worker")
+"""What is killed in five kills, in random order."""
 STARTING, TRAINING = "starting", "training"
 SAVING, STORING = "saving checkpoints", "storing results"
 DOING = (STARTING, TRAINING, SAVING, STORING)
@@ -95,6 +96,8 @@ def disturb(folder: Path, kills: int, *, seed: int = 0, pause_seconds: float = 1
         pause_seconds: the longest from the moment that something trains to the next kill.
     """
     store, story, chance = RunStore(folder / "runs"), Story(), random.Random(seed)
+    rounds = [chance.sample(ROUND, len(ROUND)) for _ in range(0, kills, len(ROUND))]
+    kinds = list(itertools.chain(*rounds))
     began = time.monotonic()
     with _results_watched(store, story.written), (folder / "drivers.log").open("wb") as log:
         driver = _start(folder, log)
@@ -102,7 +105,7 @@ def disturb(folder: Path, kills: int, *, seed: int = 0, pause_seconds: float = 1
             while True:
                 if len(story.kills) < kills and _something_trains(store, driver):
                     time.sleep(chance.uniform(0, pause_seconds))
-                    if kill := _kill(store, driver, chance):
+                    if kill := _kill(kinds[len(story.kills)], store, driver, chance):
                         story.kills.append(kill)
                     if driver.poll() is None:
                         continue
@@ -132,9 +135,10 @@ def _something_trains(store: RunStore, driver: subprocess.Popen) -> bool:
     return False
 
 
-def _kill(store: RunStore, driver: subprocess.Popen, chance: random.Random) -> Kill | None:
+def _kill(
+    kind: str, store: RunStore, driver: subprocess.Popen, chance: random.Random
+) -> Kill | None:
     """None: there was nobody to kill."""
-    kind = chance.choices(list(KINDS), KINDS.values())[0]
     workers = _children(driver.pid)
     hit = [chance.choice(workers)] if kind == "a worker" and workers else workers
     victims = {"a worker": hit, "the driver": [driver.pid], "all at once": [driver.pid, *hit]}[kind]

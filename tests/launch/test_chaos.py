@@ -25,7 +25,7 @@ from mixlaw.runs import DONE, MISSING, RunTable  # noqa: E402
 from mixlaw.store import RunStore  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
 
-KILLS = 8
+KILLS = 5
 
 FAULT = """\
 import os, sys, time

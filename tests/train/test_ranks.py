@@ -23,8 +23,6 @@ data = json.load(open(sys.argv[1]))
 swarm = Swarm.from_dict(data["swarm"])
 with Worker(swarm.store) as worker:
     swarm.train([RunSpec.from_dict(spec) for spec in data["specs"]], worker)
-import torch.distributed
-torch.distributed.destroy_process_group()
 """
 
 

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from mixlaw.claims import Worker  # noqa: E402
 from mixlaw.corpus import BatchSampler, load_corpus  # noqa: E402
+from mixlaw.errors import TrainError  # noqa: E402
 from mixlaw.runs import DONE, FAILED, RunSpec  # noqa: E402
 from mixlaw.store import RunStore  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
@@ -203,3 +204,25 @@ def test_metrics_tell_every_step_once(swarm, specs):
     assert trunk == [5, 8, 13, 16, 21, 26, 31, 32]
     assert [line["step"] for line in lines if line["horizon"] == 640] == [20]
     assert all(line["tokens"] == 32 * line["step"] for line in lines)
+
+
+def test_a_stack_that_does_not_fit_is_halved_until_it_does(swarm, specs, tmp_path, monkeypatch):
+    expected = train(elsewhere(swarm, tmp_path / "undisturbed"), specs)
+    real, sizes = Swarm._train_stack, []
+
+    def small(self, stack, *args):
+        sizes.append(len(stack))
+        if len(stack) > 3:
+            raise torch.OutOfMemoryError("no memory left")
+        real(self, stack, *args)
+
+    monkeypatch.setattr(Swarm, "_train_stack", small)
+    assert train(swarm, specs) == expected
+    assert sizes == [10, 5, 2, 3, 5, 2, 3]
+
+    def never(self, stack, *args):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(Swarm, "_train_stack", never)
+    with pytest.raises(TrainError, match="one 3k does not fit in the memory of cpu"):
+        train(elsewhere(swarm, tmp_path / "never"), specs)

@@ -44,6 +44,11 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(tensor)
 
+    def part(self) -> None:
+        """All ranks are done. Not after an error, where the others may never come to it."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
     def from_leader(self, value: Any) -> Any:
         """The leader's value, a small plain one, on every rank."""
         if self.count == 1:
@@ -61,6 +66,8 @@ def join_ranks(device: torch.device) -> Ranks:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
+    if device.type == "cuda":  # each rank has one of the devices that the group was given
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Ranks(dist.get_rank(), count)

@@ -131,9 +131,11 @@ class Swarm:
                     self.sizes[stack[0].size], device
                 )
                 for start in range(0, len(group), most):
-                    # Another worker goes on with what it took over.
-                    with contextlib.suppress(TakenOver):
+                    # Another worker goes on with what it took over. Of several ranks only the
+                    # leader knows: there the error ends them all.
+                    with contextlib.suppress(*([TakenOver] if ranks.count == 1 else [])):
                         self._train_together(group[start : start + most], worker, device, ranks)
+            ranks.part()
         finally:
             if ranks.leads:
                 worker.release(claimed)
@@ -155,17 +157,19 @@ class Swarm:
         """Train runs that begin at one place; halves them where the GPU's memory is too small."""
         try:
             self._train_stack(stack, worker, device, ranks)
+            return
         except torch.OutOfMemoryError as error:
             if len(stack) == 1:
                 raise TrainError(
                     f"one {stack[0].size} does not fit in the memory of {device}; give the size "
                     "fewer sequences per step (batch_size), or more processes"
                 ) from error
-            torch.cuda.empty_cache()
-            middle = len(stack) // 2
-            for half in (stack[:middle], stack[middle:]):
-                for group in self._at_one_place(half):
-                    self._train_together(group, worker, device, ranks)
+        # Out here the error, and with it every tensor of the frames it came through, is gone.
+        torch.cuda.empty_cache()
+        middle = len(stack) // 2
+        for half in (stack[:middle], stack[middle:]):
+            for group in self._at_one_place(half):
+                self._train_together(group, worker, device, ranks)
 
     def _train_stack(
         self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
