@@ -20,7 +20,7 @@ ROOT = str(Path(__file__).parent.parent.parent)
 if ROOT not in sys.path:
     sys.path.append(ROOT)
 
-from benchmarks.chaos import COMMAND, KINDS, damage, disturb  # noqa: E402
+from benchmarks.chaos import COMMAND, KINDS, Story, damage, disturb  # noqa: E402
 from mixlaw.runs import DONE, MISSING, RunTable  # noqa: E402
 from mixlaw.store import RunStore  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
@@ -54,6 +54,23 @@ DIE = """
             os.kill(os.getpid(), 9)
         real(self, report)
     StoreJournal.report = report
+"""
+
+
+DIE_STORING = """
+    def dying(real):
+        calls = []
+        def method(self, *arguments):
+            calls.append(1)
+            try:
+                os.remove(f"{flag}-{real.__name__}-{len(calls)}")
+            except FileNotFoundError:
+                return real(self, *arguments)
+            os.kill(os.getpid(), 9)
+        return method
+    from mixlaw.store import RunStore
+    for name in ("save", "delete_checkpoints"):
+        setattr(RunStore, name, dying(getattr(RunStore, name)))
 """
 
 
@@ -112,19 +129,50 @@ def test_kills_at_random_moments_lose_and_change_nothing(tiny_folder, tmp_path):
     reference, disturbed = tmp_path / "reference", tmp_path / "disturbed"
     shutil.copytree(tiny_folder, reference)
     text = (reference / "study.yaml").read_text()
-    text = text.replace("horizon_steps: [10, 20, 40]", "horizon_steps: [300, 600]")
+    text = text.replace("horizon_steps: [10, 20, 40]", "horizon_steps: [200, 400]")
     (reference / "study.yaml").write_text(text)
     study = Study(reference)
     specs = study.design()
     shutil.copytree(reference, disturbed)
     study.train()
-    story = disturb(disturbed, KILLS, seed=1)
+    story = disturb(disturbed, KILLS, seed=1, pause_seconds=0.3)
     assert len(story.kills) == KILLS
     assert {kill.kind for kill in story.kills} == set(KINDS)
     found = damage(reference, disturbed, specs, story)
     assert found.same_table
     assert (found.lost, found.duplicated, found.differing, found.curves, found.left) == (0,) * 5
     assert found.steps_trained >= found.steps_needed
+
+
+def test_kills_while_results_are_stored(study, undisturbed, tmp_path):
+    """Before the first result of a stack, between two, and before a checkpoint is removed."""
+    for moment in ("save-1", "save-3", "delete_checkpoints-2"):
+        (tmp_path / f"flag-{moment}").touch()
+    found = train(study, **faulty(tmp_path, DIE_STORING, ""))
+    assert found.returncode == 0, found.stderr
+    assert not list(tmp_path.glob("flag-*"))
+    done = damage(undisturbed, study, Study(study).design(), Story())
+    assert done.same_table
+    assert (done.lost, done.differing, done.curves, done.left) == (0,) * 4
+    assert done.told_done > 0  # "done" is told before the result is there, and then again
+
+
+def test_damage_is_counted(undisturbed, tmp_path):
+    """What the test above counts as nothing is seen when it is there."""
+    study = Path(shutil.copytree(undisturbed, tmp_path / "study"))
+    specs, runs = Study(study).design(), study / "runs"
+    assert damage(undisturbed, study, specs, Story()).lost == 0
+    (runs / specs[0].run_id / "run.json").unlink()
+    result = runs / specs[1].run_id / "run.json"
+    result.write_text(result.read_text().replace('"bpb/abc": ', '"bpb/abc": 1'))
+    curve = runs / specs[2].run_id / "metrics.jsonl"
+    curve.write_text(curve.read_text().replace('"loss": ', '"loss": 1'))
+    (runs / specs[3].run_id / "checkpoint-000000005.safetensors").touch()
+    (runs / specs[3].run_id / ".run.json.abc.tmp").touch()
+    (study / "runs.csv").write_text("")
+    found = damage(undisturbed, study, specs, Story(written={specs[4].run_id: {(1, 1), (2, 2)}}))
+    assert (found.lost, found.duplicated, found.differing, found.curves) == (1,) * 4
+    assert (found.left, found.temporary, found.same_table) == (1, 1, False)
 
 
 def test_a_worker_that_hangs_is_ended_and_its_runs_are_finished(study, undisturbed, tmp_path):
@@ -141,6 +189,8 @@ def test_a_worker_that_hangs_is_ended_and_its_runs_are_finished(study, undisturb
 def test_a_run_that_kills_every_worker_is_named_and_can_be_tried_again(
     study, undisturbed, tmp_path
 ):
+    with (study / "study.yaml").open("a") as settings:
+        settings.write("launch: {max_attempts: 2}\n")
     bad = Study(study).design()[5]
     found = train(study, **faulty(tmp_path, DIE, bad.run_id))
     assert found.returncode == 1

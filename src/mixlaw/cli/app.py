@@ -223,7 +223,7 @@ def train(
     """Train the proxy runs that are still missing. Interrupt and repeat at will."""
     opened = Study(study)
     if print_commands:
-        commands = opened.train_commands()
+        commands = opened.train_commands(workers or opened.config.launch.workers or 1)
         _out(commands, as_json, lambda: typer.echo("\n".join(commands)))
         return
     launch = _launch(opened, launcher, workers, track)

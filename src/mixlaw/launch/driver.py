@@ -193,7 +193,11 @@ class _Call:
         if outcome.reason:
             log.warning("%s: %s", work.name, outcome.reason)
         store = self.swarm.store
-        for run_id in {spec.run_id for spec in work.stack} - set(store.results(work.stack)):
+        finished = set(store.results(work.stack))
+        if outcome.reason:  # it may have died between a result and the end of its checkpoints
+            for run_id in finished:
+                store.delete_checkpoints(run_id)
+        for run_id in {spec.run_id for spec in work.stack} - finished:
             losses, reached = self.losses[run_id], max(store.checkpoints(run_id), default=0)
             losses.count = 1 if reached > losses.checkpoint else losses.count + 1
             losses.checkpoint, losses.reason = reached, reason

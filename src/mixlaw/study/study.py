@@ -152,13 +152,16 @@ class Study:
         refuse_missing(missing, specs)
         return runs
 
-    def train_commands(self) -> list[str]:
+    def train_commands(self, slots: int = 1) -> list[str]:
         """Shell commands that train the swarm, one a stack, to be run wherever the run folder and
-        the corpus are in reach; `train` then only collects."""
+        the corpus are in reach; `train` then only collects.
+
+        Args: slots: machines at hand; at least so many commands, where there are as many runs.
+        """
         from mixlaw.launch.commands import print_commands
 
         own = self._own("train")
-        return print_commands(own.swarm, own.design(), slots=self.config.launch.workers or 1)
+        return print_commands(own.swarm, own.design(), slots=slots)
 
     def _launching(
         self,

@@ -16,8 +16,9 @@ from mixlaw.train.checkpoint import load_checkpoint, save_checkpoint
 from mixlaw.train.loop import Report, Snapshot
 from mixlaw.train.ranks import ALONE, Ranks
 
-CHECKPOINT_SHARE = 0.02
-"""Of the time may go into checkpoints: large ones are written less often."""
+WRITING_SHARE = 0.02
+"""Of the time may go into checkpoints, and as much into metrics: what takes long (a large model, a
+bucket) is written less often."""
 
 FLUSH_SECONDS = 2.0
 
@@ -51,7 +52,7 @@ class StoreJournal:
         self.checkpoint_seconds, self.ranks = checkpoint_seconds, ranks
         self.lines: list[list[dict[str, Any]]] = [[] for _ in specs]
         self.saved = self.flushed = time.monotonic()
-        self.cost = 0.0
+        self.saving_seconds = self.flushing_seconds = 0.0
 
     def restore(self) -> list[Snapshot] | None:
         """From the newest checkpoint that every run has whole; damaged ones are said and left.
@@ -74,7 +75,7 @@ class StoreJournal:
             return False
         if self.checkpoint_seconds == 0:
             return True
-        wait = max(self.checkpoint_seconds, self.cost / CHECKPOINT_SHARE)
+        wait = max(self.checkpoint_seconds, self.saving_seconds / WRITING_SHARE)
         return time.monotonic() - self.saved > wait
 
     def save(self, steps_done: int, members: Iterable[Snapshot]) -> None:
@@ -87,7 +88,7 @@ class StoreJournal:
                 with self.store.save_checkpoint(spec.run_id, steps_done) as path:
                     save_checkpoint(path, tensors, state)
         self.saved = time.monotonic()
-        self.cost = self.saved - began
+        self.saving_seconds = self.saved - began
 
     def report(self, report: Report) -> None:
         if not self.ranks.leads:
@@ -113,7 +114,8 @@ class StoreJournal:
                 )
         speed = done * self.tokens_per_step * len(self.specs) / report.seconds
         self.worker.report(WorkStatus(tuple(status), report.steps_done, self.steps_total, speed))
-        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+        wait = max(FLUSH_SECONDS, self.flushing_seconds / WRITING_SHARE)
+        if time.monotonic() - self.flushed > wait:
             self.flush()
 
     def event(self, member: int, kind: str, step: int, **details: Any) -> None:
@@ -143,11 +145,13 @@ class StoreJournal:
 
     def flush(self) -> None:
         """Write what has been told so far."""
+        began = time.monotonic()
         for spec, lines in zip(self.specs, self.lines, strict=True):
             if lines:
                 self.store.append_metrics(spec.run_id, lines)
                 lines.clear()
         self.flushed = time.monotonic()
+        self.flushing_seconds = self.flushed - began
 
     def held(self) -> list[bool]:
         """Which runs are still ours. Raises: TakenOver: none."""

@@ -123,19 +123,26 @@ class Swarm:
         torch.set_num_threads(1)
         device = devices.pick_device(self.hardware.device)
         ranks = join_ranks(device)
+        most = self.hardware.stack_size or devices.members_at_once(
+            self.sizes[stack[0].size], device
+        )
+        for group in self._at_one_place(stack):
+            for start in range(0, len(group), most):
+                # Of several ranks only the leader knows when others took over: the error ends all.
+                with contextlib.suppress(*([TakenOver] if ranks.count == 1 else [])):
+                    self._train_claimed(group[start : start + most], worker, device, ranks)
+        ranks.part()
+
+    def _train_claimed(
+        self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
+    ) -> None:
+        """Claim no more than what trains now, so that others find the rest."""
         claimed = worker.claim([spec.run_id for spec in stack]) if ranks.leads else []
         mine = set(ranks.from_leader(claimed))
         try:
-            for group in self._at_one_place([spec for spec in stack if spec.run_id in mine]):
-                most = self.hardware.stack_size or devices.members_at_once(
-                    self.sizes[stack[0].size], device
-                )
-                for start in range(0, len(group), most):
-                    # Another worker goes on with what it took over. Of several ranks only the
-                    # leader knows: there the error ends them all.
-                    with contextlib.suppress(*([TakenOver] if ranks.count == 1 else [])):
-                        self._train_together(group[start : start + most], worker, device, ranks)
-            ranks.part()
+            if mine:
+                held = [spec for spec in stack if spec.run_id in mine]
+                self._train_together(held, worker, device, ranks)
         finally:
             if ranks.leads:
                 worker.release(claimed)
