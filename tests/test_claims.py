@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -170,6 +171,30 @@ def test_a_run_is_claimed_once_and_free_again_when_released(storage_url):
     assert store.storage.names("workers") == []
     with Worker(store) as third:
         assert third.claim(["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
+
+
+def test_a_stack_in_a_slow_bucket_is_let_go_of_in_time(store, monkeypatch):
+    """Many requests at once: an interrupted process has seconds only."""
+    create, now, most, lock = LocalStorage.create, [], [], threading.Lock()
+
+    def slow(self, name, data):
+        with lock:
+            now.append(name)
+            most.append(len(now))
+        time.sleep(0.01)
+        with lock:
+            now.remove(name)
+        return create(self, name, data)
+
+    runs = [f"run-{i}" for i in range(64)]
+    with Worker(store) as worker, Worker(store) as other:
+        monkeypatch.setattr(LocalStorage, "create", slow)
+        assert worker.claim(runs) == runs
+        assert max(most) == claims.CONCURRENT
+        most.clear()
+        worker.release(runs)
+        assert max(most) == claims.CONCURRENT
+        assert other.claim(runs) == runs
 
 
 def test_a_finished_run_is_nobodys(store):
@@ -450,6 +475,25 @@ def test_a_stuck_loop_ends_the_process_and_says_so(peer, store, tmp_path):
         assert "no progress for" in event["reason"]
     with Worker(store, lease_seconds=LEASE) as worker:
         assert worker.claim(["a", "b"]) == ["a", "b"]
+
+
+HANGING = """
+import sys, threading
+from mixlaw.claims import Worker
+from mixlaw.storage import LocalStorage
+from mixlaw.store import RunStore
+with Worker(RunStore(sys.argv[1]), lease_seconds=0.2, stuck_seconds=0.3) as worker:
+    worker.claim(["r"])
+    hang = threading.Event()
+    LocalStorage.write = LocalStorage.names = lambda *given, **options: hang.wait()
+    hang.wait()
+"""
+
+
+def test_a_file_system_that_hangs_does_not_keep_a_stuck_process(tmp_path):
+    """Neither its heartbeat nor its last words come through."""
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    assert subprocess.run(command, timeout=30).returncode == claims.STUCK_EXIT_CODE
 
 
 REPORTER = """

@@ -36,6 +36,16 @@ def test_a_failed_writer_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_writers_never_share_a_temporary_file(tmp_path):
+    """Not even of two machines on one network folder, where process numbers may be equal."""
+    path = tmp_path / "a.txt"
+    with files.atomic_path(path) as one, files.atomic_path(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # renamed last
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not write"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,19 @@ def test_what_other_machines_put_in_a_bucket_is_seen_at_once(s3_server):
             assert path.read_bytes() == b"x" * turn
 
 
+@pytest.mark.parametrize("folder", ["[1]", "a*", "what?"])
+def test_a_folder_whose_name_looks_like_a_pattern(storage_url, folder):
+    storage = open_storage(f"{storage_url}/{folder}")
+    storage.append("r/m", b"1\n")
+    storage.append("r/m", b"2\n")
+    assert storage.create("r/claim", b"me")
+    assert storage.names("r") == ["claim", "m"]
+    assert storage.read_all(["r/m", "r/none"]) == {"r/m": b"1\n2\n"}
+    with storage.reading("r/m") as path:
+        assert path.read_bytes() == b"1\n2\n"
+    assert open_storage(storage_url).read("1/r/m") is None
+
+
 def test_appended_lines_follow_each_other(storage):
     storage.append("r/m", b"1\n2\n")
     storage.append("r/m", b"3\n")
@@ -143,6 +157,13 @@ def test_urls_of_a_folder(tmp_path, form):
     assert open_storage(form.format(tmp_path)) == LocalStorage(tmp_path)
     assert open_storage(tmp_path) == LocalStorage(tmp_path)
     assert open_storage("runs").url == os.path.abspath("runs")  # for workers elsewhere
+    assert open_storage("~/runs") == open_storage(Path("~/runs")) == LocalStorage(Path.home() / "runs")
+
+
+@pytest.mark.parametrize("url", [Path("s3://bucket/runs"), "gs:/bucket/runs"])
+def test_a_url_that_was_made_a_path_is_no_folder(url):
+    with pytest.raises(StorageError, match=r"lost a slash .* as text, as it begins: (s3|gs)://$"):
+        open_storage(url)
 
 
 def test_a_file_system_without_whole_files_is_refused():
@@ -154,6 +175,13 @@ def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError, match=r"mixlaw\[cloud\]"):
         open_storage("s3://bucket/runs")
+
+
+def test_without_the_package_of_a_bucket_it_is_named(monkeypatch):
+    pytest.importorskip("fsspec")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(StorageError, match=r"gs://bucket/runs needs .*'gcsfs'.*pip install gcsfs$"):
+        open_storage("gs://bucket/runs")
 
 
 def test_fsspec_is_loaded_for_buckets_only():
@@ -207,7 +235,7 @@ def test_a_store_that_says_in_its_own_words_that_a_file_exists(monkeypatch):
 def test_a_reader_that_cannot_read_is_no_absent_file(monkeypatch):
     memory = pytest.importorskip("fsspec").filesystem("memory")
 
-    def refuse(self, path, **options):
+    def refuse(self, path, *arguments, **options):
         raise PermissionError(errno.EACCES, "Access Denied")
 
     storage = open_storage("memory://refused")

@@ -20,18 +20,24 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from mixlaw.errors import StorageError
 from mixlaw.store import RESULT, RunStore
 
+T = TypeVar("T")
+
 WORKERS, CLAIM = "workers", "claim-"
 NOBODY = ""
-BEATS_PER_LEASE = 6
+BEATS_PER_LEASE = LOOKS_PER_STUCK = 6
+CONCURRENT = 16
+"""Requests at once. A stack of 64 in a bucket, one after another, would take longer to let go of
+than an interrupted process is given."""
 VIEW_SECONDS = 2.0
 """Between beats, so that people see a training move..."""
 BEAT_SHARE = 0.01
@@ -129,10 +135,14 @@ class Worker:
         self._reports = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, name=f"heartbeat {self.id}", daemon=True)
+        # A thread of its own: a heartbeat may hang in the same file system as the training.
+        self._guard = threading.Thread(target=self._look, name=f"guard {self.id}", daemon=True)
 
     def __enter__(self) -> Worker:
         self._beat(0)  # before the first claim: a holder without heartbeat is a dead one
         self._thread.start()
+        if self.stuck_seconds is not None:
+            self._guard.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -151,7 +161,7 @@ class Worker:
         another machine that has just died is found out when it is asked for again later.
         """
         assert self._thread.is_alive(), "runs are claimed within the with block"
-        return [run_id for run_id in run_ids if self._claim(run_id)]
+        return [run_id for run_id, mine in _at_once(self._claim, run_ids) if mine]
 
     def _claim(self, run_id: str) -> bool:
         names = self.store.storage.names(run_id)
@@ -167,7 +177,7 @@ class Worker:
             return False
         self._held[run_id] = number + 1
         if RESULT in self.store.storage.names(run_id):  # finished since it was looked up
-            self.release([run_id])
+            self._release(run_id)
             return False
         return True
 
@@ -185,12 +195,14 @@ class Worker:
 
     def release(self, run_ids: Iterable[str]) -> None:
         """Give up runs, so that others may take them at once."""
-        for run_id in run_ids:
-            number = self._held.pop(run_id, None)
-            if number is not None:  # refused when another has taken over: as well
-                self.store.storage.create(
-                    _claim_file(run_id, number + 1), json.dumps({"worker": NOBODY}).encode()
-                )
+        _at_once(self._release, run_ids)
+
+    def _release(self, run_id: str) -> None:
+        number = self._held.pop(run_id, None)
+        if number is not None:  # refused when another has taken over: as well
+            self.store.storage.create(
+                _claim_file(run_id, number + 1), json.dumps({"worker": NOBODY}).encode()
+            )
 
     def report(self, work: WorkStatus) -> None:
         """Tell how far the training is, often: it costs nothing, and it shows that it goes on."""
@@ -198,23 +210,27 @@ class Worker:
         self._reports += 1
 
     def _live(self) -> None:
-        """The thread: beat, and watch that the training goes on."""
-        shortest = min(self.lease_seconds, self.stuck_seconds or self.lease_seconds)
-        longest_pause = shortest / BEATS_PER_LEASE
-        pause = min(VIEW_SECONDS, longest_pause)
-        beat, seen, silent_seconds = 0, self._reports, 0.0
+        """The thread that beats."""
+        longest_pause = self.lease_seconds / BEATS_PER_LEASE
+        beat, pause = 0, min(VIEW_SECONDS, longest_pause)
+        while not self._stop.wait(pause):
+            beat, began = beat + 1, monotonic()
+            with contextlib.suppress(StorageError):  # the next beat may get through
+                self._beat(beat)
+            slow = (monotonic() - began) / BEAT_SHARE
+            pause = min(max(VIEW_SECONDS, slow), longest_pause)
+
+    def _look(self) -> None:
+        """The thread that looks whether the training goes on."""
+        assert self.stuck_seconds is not None
+        pause, seen, silent_seconds = self.stuck_seconds / LOOKS_PER_STUCK, self._reports, 0.0
         while not self._stop.wait(pause):
             # Summed over own pauses, not by a clock: a process that was stopped is not stuck.
             silent_seconds += pause
             if seen != self._reports or not self._held:
                 seen, silent_seconds = self._reports, 0.0
-            beat, began = beat + 1, monotonic()
-            with contextlib.suppress(StorageError):  # the next beat may get through
-                self._beat(beat)
-            if self.stuck_seconds is not None and silent_seconds >= self.stuck_seconds:
+            if silent_seconds >= self.stuck_seconds:
                 self._end_stuck(silent_seconds)
-            slow = (monotonic() - began) / BEAT_SHARE
-            pause = min(max(VIEW_SECONDS, slow), longest_pause)
 
     def _beat(self, beat: int) -> None:
         data = asdict(self._heartbeat) | {"beat": beat}
@@ -302,6 +318,13 @@ class Watch:
             return heartbeat
         lease = max(self.lease_seconds, heartbeat.lease_seconds)
         return heartbeat if now - since < lease else None
+
+
+def _at_once(call: Callable[[str], T], run_ids: Iterable[str]) -> list[tuple[str, T]]:
+    """Each with what the call gives of it, in their order."""
+    given = list(run_ids)
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        return list(zip(given, pool.map(call, given), strict=True))
 
 
 def _highest(names: Iterable[str]) -> int:

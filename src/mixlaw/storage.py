@@ -93,11 +93,18 @@ def open_storage(url: str | Path) -> Storage:
     or ~/.aws; for any, fsspec's configuration files).
     Raises:
         MissingExtraError: a bucket, and fsspec is not installed.
-        StorageError: a file system that cannot keep runs, or one that is not installed.
+        StorageError: a file system that cannot keep runs, or whose package is not installed; a
+            URL that was made a Path, which has lost a slash.
     """
     protocol, marker, rest = str(url).partition("://")
     if not marker:
-        return LocalStorage(Path(str(url).removeprefix("file:")).absolute())
+        first = str(url).partition("/")[0]
+        if first.removesuffix(":") in OBJECT_STORES and first.endswith(":"):
+            raise StorageError(
+                f"{url} is a URL that lost a slash in becoming a path; give it as text, as it "
+                f"begins: {first}//"
+            )
+        return LocalStorage(Path(str(url).removeprefix("file:")).expanduser().absolute())
     if protocol in ("file", "local"):
         return LocalStorage(Path(rest).absolute())
     if protocol not in OBJECT_STORES:
@@ -240,12 +247,13 @@ class RemoteStorage:
             return {}
         fs, root = _filesystem(self.url)
         with self._refusals("read", names[0]):
-            found = fs.cat([f"{root}/{name}" for name in names], on_error="return")
-            for data in found.values():
+            # Not `cat`, to which brackets in a name are a pattern.
+            found = fs.cat_ranges([f"{root}/{name}" for name in names], None, None)
+            for data in found:
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     raise data
-        contents = {path[len(root) + 1 :]: data for path, data in found.items()}
-        return {name: data for name, data in contents.items() if isinstance(data, bytes)}
+        contents = zip(names, found, strict=True)
+        return {name: data for name, data in contents if isinstance(data, bytes)}
 
     def write(self, name: str, data: bytes, *, sync: bool = True) -> None:
         fs, root = _filesystem(self.url)
@@ -331,10 +339,18 @@ def _filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL (kept by fsspec, one per process) and the path in it."""
     try:
         from fsspec.core import url_to_fs
+        from fsspec.registry import known_implementations
     except ImportError:
         raise MissingExtraError("fsspec", "cloud") from None
-    # Other machines write here too: a remembered listing would hide their claims and results.
-    fs, root = url_to_fs(url, use_listings_cache=False)
+    try:
+        # Other machines write here too: a remembered listing would hide their claims and results.
+        fs, root = url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        package = known_implementations[url.partition("://")[0]]["class"].partition(".")[0]
+        raise StorageError(
+            f"{url} needs the package {package!r}, which cannot be imported here; install it "
+            f"with: pip install {package}"
+        ) from error
     return fs, root.rstrip("/")
 
 

@@ -128,6 +128,9 @@ class RunStore:
         """A local path with its content. Raises: StorageError: there is none of this number."""
         return self.storage.reading(_checkpoint_file(run_id, number))
 
+    def delete_checkpoint(self, run_id: str, number: int) -> None:
+        self.storage.delete(_checkpoint_file(run_id, number))
+
     def delete_checkpoints(self, run_id: str) -> None:
         """Remove them all, with what killed writers left of some."""
         for number in self.checkpoints(run_id):
@@ -144,15 +147,21 @@ class RunStore:
     def metrics(self, run_id: str) -> list[dict[str, Any]]:
         """What a run told, in the order told.
 
-        A run that was killed tells the steps since its checkpoint again when it is resumed. Of
-        lines of the same event, horizon and step the last is kept, in the place of the first, so
-        that a curve goes on where it was. A torn line (the writer was killed) is left out.
+        A run that was killed tells the steps since its checkpoint again when it is resumed, perhaps
+        in other portions: what it had told of them is dropped. Of lines of the same event, horizon
+        and step the last is kept, in the place of the first. A torn line (the writer was killed) is
+        left out.
         """
         content = self.storage.read(f"{run_id}/{METRICS}") or b""
         kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {}
         for line in content.splitlines():
             with contextlib.suppress(ValueError):  # torn; UnicodeDecodeError is one too
                 found = json.loads(line)
+                if found.get("event") in ("started", "resumed"):
+                    done = found.get("done", 0)
+                    again = [k for k, v in kept.items() if not k[0] and v.get("done", 0) > done]
+                    for key in again:
+                        del kept[key]
                 kept[found.get("event"), found.get("horizon"), found.get("step")] = found
         return list(kept.values())
 
@@ -167,7 +176,7 @@ def _checkpoint_file(run_id: str, number: int) -> str:
 
 def _result(data: bytes) -> RunResult:
     found = json.loads(data)["result"]
-    targets, epochs = tuple(found["targets"]), found["epochs"]
+    targets, epochs = tuple(found["targets"]), found.get("epochs", {})
     return RunResult(found["status"], targets, found["reason"], epochs)
 
 

@@ -418,6 +418,32 @@ def test_a_store_that_refuses_ends_nothing(tmp_path):
     assert tracker.told[:2] == [("begin", 0), ("log", 0, 5, 1)]
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"recorder": 5}', '{"recorder": ["no'])
+def test_a_damaged_state_is_made_anew_by_asking_the_trackers(tmp_path, content):
+    store, run, tracker = RunStore(tmp_path), spec(), Recorder()
+    store.append_metrics(run.run_id, BEFORE)
+    store.save(run, RESULT)
+    store.storage.write("tracking.json", content.encode())
+    with Follower(store, [run], [tracker], on_note=pytest.fail):
+        pass
+    assert [told[0] for told in tracker.told] == ["begin", "log", "finish", "close"]
+    assert tracked(store) == {"recorder"}
+
+
+def test_a_damaged_result_is_said_and_ends_nothing(tmp_path):
+    store, run, tracker, notes = RunStore(tmp_path), spec(), Recorder(), []
+    store.storage.write(f"{run.run_id}/run.json", b"{")
+    store.append_metrics(run.run_id, BEFORE)
+    follower = Follower(store, [run], [tracker], on_note=notes.append)
+    with follower._worker:
+        follower.advance()
+        store.save(run, RESULT)
+        follower.advance()
+    (note,) = notes
+    assert "could not be tracked: JSONDecodeError" in note
+    assert [told[0] for told in tracker.told] == ["begin", "log", "finish"]
+
+
 def test_without_login_wandb_is_left_out(tmp_path, tools, monkeypatch):
     pytest.importorskip("wandb", reason="the tracker is not installed")
     import wandb

@@ -12,7 +12,7 @@ from mixlaw.study import load_config
 GOOD = """\
 domains: {web: {paths: [a]}, code: {paths: [b]}}
 sizes: {s: {width: 32, layers: 2}, m: {width: 48, layers: 2}}
-training: {sizes: [s], horizon_steps: [10, 20]}
+training: {sizes: [s], horizon_steps: [10, 20], warmup_steps: 4}
 objective: {bpb/web: 1}
 target: {size: m, train_tokens: 5e5}
 """
@@ -38,7 +38,7 @@ def test_a_good_file_loads_with_counts_in_any_notation(tmp_path):
         ("layers: 2}, m", "layer: 2}, m", r"'sizes.s.layer'; did you mean 'layers'"),
         ("horizon_steps: [10", "steps: [10", r"training.horizon_steps: Field required"),
         ("[10, 20]", "[20, 10]", r"must ascend"),
-        ("width: 32", "width: 30", r"width is 30; .*multiple of the head width, 16"),
+        ("width: 32", "width: 30", r"width is 30 and head width 16; .*multiple"),
         ("sizes: [s]", "sizes: [xl]", r"'xl' is not among sizes"),
         ("{web: {paths: [a]}", "{web: {}", r"'web' needs one of paths, environment, tokens"),
         ("bpb/web: 1", "bpb/web: -1", r"objective.*bpb/web.*greater than 0.*-1"),

@@ -114,10 +114,24 @@ def test_many_missing_runs_are_named_in_short(tiny_study):
     [
         ("3k: {width: 16, layers: 1}", "3k: {}", r"size '3k' has no width.*known sizes: 25k, 50k"),
         ("3k: {width: 16, layers: 1}", "3k: {width: 16}", r"both width and layers"),
-        ("{width: 16, layers: 1}", "{width: 24, layers: 1, head_width: 16}", r"head width, 16"),
+        (
+            "{width: 16, layers: 1}",
+            "{width: 24, layers: 1, head_width: 16}",
+            r"24 and head width 16",
+        ),
+        ("{width: 16, layers: 1}", "{width: 30, layers: 1, head_width: 15}", r"and that be even"),
+        ("3k: {width: 16, layers: 1}", "50k: {head_width: 32}", r"'50k': width is 48 and head wid"),
+        ("warmup_steps: 4", "warmup_steps: 9", r"'3k' is measured after 10 steps.*from step 8 on"),
+        (
+            "warmup_steps: 4",
+            "warmup_steps: 4\n  decay_fraction: 0.01",
+            r"from step 10 on and rises",
+        ),
+        ("warmup_steps: 4", "warmup_steps: 10\n  schedule: cosine", r"from step 10 on and rises"),
         ("report_steps: 5", "compiled: true", r"hardware.compiled.*did you mean 'compile'"),
         ("batch_size: 2", "precision: fp8", r"training.precision.*'float32', 'bf16' or 'float64'"),
-        ("batch_size: 2", "stack_size: 2", r"unknown key 'training.stack_size'"),
+        ("batch_size: 2", "stack_size: 2", r"'training.stack_size'; it is hardware: {stack_size"),
+        ("batch_size: 2", "workers: 2", r"'training.workers'; it is launch: {workers: ...} now"),
         ("hardware:", "launch: {launcher: k8s}\nhardware:", r"launch.launcher.*'local', 'ray'"),
         ("hardware:", "launch: {slurm: {minutes: 0}}\nhardware:", r"launch.slurm.minutes"),
     ],
@@ -154,3 +168,24 @@ def test_the_launch_section_has_the_launchers_own_options():
     assert config.slurm.model_dump() == vars(SlurmOptions())
     found = config.ray.model_dump(include={"cpus", "gpus"})
     assert found == vars(ray.Resources())
+
+
+def test_a_size_that_nobody_trains_changes_no_pool(tiny_study):
+    file = tiny_study / "study.yaml"
+    text = file.read_text().replace("  mixtures: 8", "  match_repetition: true\n  mixtures: 4")
+    for name in ("abc", "digits", "words"):
+        text = text.replace(f"[text/{name}]", f"[text/{name}], available_tokens: 3000")
+    file.write_text(text)
+    before = Study(tiny_study).design()
+    file.write_text(text.replace("sizes:\n  3k", "sizes:\n  1M: {}\n  3k"))
+    assert Study(tiny_study).design() == before
+
+
+def test_verify_refuses_an_edited_study_before_it_trains(trained_study):
+    Study(trained_study).optimize()
+    file = trained_study / "study.yaml"
+    file.write_text(file.read_text().replace("mixtures: 8", "mixtures: 9"))
+    before = Study(trained_study).store.finished()
+    with pytest.raises(StudyError, match="was edited under its swarm"):
+        Study(trained_study).verify()
+    assert Study(trained_study).store.finished() == before

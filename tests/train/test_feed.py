@@ -52,7 +52,7 @@ def test_a_thread_makes_them_ahead_in_order_and_starts_anew_after_a_jump():
     def make(first: int):
         return torch.arange(first, first + 4)
 
-    ahead = _Ahead(make, 4)
+    ahead = _Ahead(make, 108)
     assert [ahead.get(step).tolist()[0] for step in (0, 4, 8, 100, 104, 0)] == [
         0,
         4,
@@ -69,7 +69,25 @@ def test_an_error_of_the_thread_is_raised_where_batches_are_wanted():
             raise OSError("the file is gone")
         return torch.arange(first, first + 4)
 
-    ahead = _Ahead(make, 4)
+    ahead = _Ahead(make, 108)
     ahead.get(0)
     with pytest.raises(OSError, match="gone"):
         ahead.get(4)
+
+
+def test_it_makes_nothing_beyond_the_last_step_and_ends_when_it_is_closed():
+    made = []
+
+    def make(first: int):
+        made.append(first)
+        return torch.arange(first, min(first + 4, 10))
+
+    ahead = _Ahead(make, 10)
+    assert [len(ahead.get(step)) for step in (0, 4, 8)] == [4, 4, 2]
+    ahead.thread.join(10)
+    assert made == [0, 4, 8]
+    endless = _Ahead(make, 1 << 40)
+    endless.get(0)
+    endless.stop.set()
+    endless.thread.join(10)
+    assert not endless.thread.is_alive()

@@ -263,3 +263,60 @@ def test_the_rate_of_each_schedule():
     assert rates[52] == pytest.approx(0.55, abs=0.01)
     assert rates[-1] == pytest.approx(0.1, abs=0.001)
     assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_a_branch_is_no_past_of_the_trunk():
+    """After a branch has decayed, the trunk's losses are higher again: that is no spike."""
+    size = with_recipe(schedule="cosine")
+    real = MemberStep(size)
+
+    def make(_):
+        def step(state, sequences, rate):
+            loss, norm = real(state, sequences, rate)
+            return torch.full_like(loss, 3 + 100 * rate), norm  # falls with the rate
+
+        return step
+
+    journal = Memory(every=1000)
+    many = {"horizon_steps": [100, 200], "seeds": [0, 1, 2], "journal": journal}
+    train_stack(job(size=size, step=make, **many))
+    assert not [event for event in journal.events if event[1] in ("restart", "spike")]
+    assert sum(report.losses.shape[1] for report in journal.reports) == 3 + 97 + 197
+
+
+def test_many_faults_at_once_are_one_way_back():
+    journal = Memory(every=1000)
+    real = MemberStep(SIZE)
+
+    def make(_):
+        def step(state, sequences, rate):
+            loss, norm = real(state, sequences, rate)
+            if state.step >= 5:
+                loss[:2] = float("nan")
+            return loss, norm
+
+        return step
+
+    result = train_stack(job(step=make, journal=journal))
+    assert [kind for _, kind, _ in journal.events if kind in ("restart", "failed")] == (
+        ["restart", "restart", "failed", "failed"]
+    )
+    assert [bool(reason) for reason in result.failed] == [True, True, False]
+    assert sum(report.losses.shape[1] for report in journal.reports) <= 4 + 22
+
+
+def test_a_stack_without_a_living_member_ends():
+    journal = Memory()
+    result = train_stack(job(horizon_steps=[500], step=faulty_all, journal=journal))
+    assert all("step 3" in reason for reason in result.failed)
+    assert journal.reports[-1].steps_done <= 4
+
+
+def faulty_all(size: Size):
+    real = MemberStep(size)
+
+    def step(state, sequences, rate):
+        loss, norm = real(state, sequences, rate)
+        return (loss * float("nan") if state.step >= 3 else loss), norm
+
+    return step

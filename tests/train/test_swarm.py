@@ -226,3 +226,15 @@ def test_a_stack_that_does_not_fit_is_halved_until_it_does(swarm, specs, tmp_pat
     monkeypatch.setattr(Swarm, "_train_stack", never)
     with pytest.raises(TrainError, match="one 3k does not fit in the memory of cpu"):
         train(elsewhere(swarm, tmp_path / "never"), specs)
+
+
+def test_a_curve_stays_one_when_it_is_reported_otherwise_after_a_kill(swarm, specs, monkeypatch):
+    killing(monkeypatch, 4 * len(specs) + 1, half_way=False)
+    with pytest.raises(Killed):
+        train(swarm, specs)
+    monkeypatch.undo()
+    train(elsewhere(swarm, Path(swarm.runs), report_steps=7), specs)
+    lines = [line for line in swarm.store.metrics(specs[0].run_id) if "event" not in line]
+    done = [line["done"] for line in lines]
+    assert done == sorted(set(done))
+    assert {line["done"] for line in lines} >= {5, 46}

@@ -186,7 +186,25 @@ class StudyConfig(Section):
                     raise ValueError(f"domain {name!r} needs one of paths, environment, tokens")
         if self.design.match_repetition:
             self._target_repetition_is_known()
+        if self.training is not None:
+            self._schedules_finish(self.training.sizes)
         return self
+
+    def _schedules_finish(self, trained: list[str]) -> None:
+        """A loss is of a finished schedule: past the warm-up, and with steps of decay."""
+        horizons = {size: self.horizon_steps(size) for size in trained}
+        if self.target.size and self.verify.horizon_steps:
+            horizons.setdefault(self.target.size, self.verify.horizon_steps)
+        for size, steps in horizons.items():
+            recipe, first = self.recipe(size), steps[0]
+            decay_begins = recipe.branch_step(first)
+            if decay_begins < recipe.warmup_steps or decay_begins == first:
+                raise ValueError(
+                    f"size {size!r} is measured after {first} steps, where its learning rate falls "
+                    f"from step {decay_begins} on and rises until step {recipe.warmup_steps}; "
+                    "lengthen horizon_steps, or set warmup_steps and decay_fraction so that a "
+                    "horizon has both"
+                )
 
     def _target_repetition_is_known(self) -> None:
         missing = [] if self.target.train_tokens else ["target.train_tokens"]
@@ -265,6 +283,13 @@ def load_config(path: Path) -> StudyConfig:
         raise StudyError(f"{path}: {error}") from error
 
 
+MOVED = {
+    "training.stack_size": "hardware: {stack_size: ...}",
+    "training.workers": "launch: {workers: ...}",
+    "training.checkpoint_steps": "hardware: {checkpoint_seconds: ...}",
+}
+
+
 def _explain(problem: Any) -> str:
     # Of "a number or a mapping" the problem names which was tried; the file knows one key.
     tried = ("constrained-", "literal[", "dict[")
@@ -272,6 +297,8 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         section = _section_at(problem["loc"][:-1])
         key = str(problem["loc"][-1])
+        if where in MOVED:
+            return f"unknown key {where!r}; it is {MOVED[where]} now"
         near = difflib.get_close_matches(key, section, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(section)}"
         return f"unknown key {where!r}; {hint}"

@@ -40,7 +40,10 @@ def _ray(config: LaunchConfig, folder: Path, device: str) -> Launcher:
 def _slurm(config: LaunchConfig, folder: Path, device: str) -> Launcher:
     from mixlaw.launch.slurm import SlurmLauncher, SlurmOptions
 
-    return SlurmLauncher(folder / "slurm", SlurmOptions(**config.slurm.model_dump()))
+    options = config.slurm.model_dump()
+    if device == "cpu":
+        options["gpus_per_process"] = 0
+    return SlurmLauncher(folder / "slurm", SlurmOptions(**options))
 
 
 LAUNCHERS: dict[str, Callable[[LaunchConfig, Path, str], Launcher]] = {
@@ -72,16 +75,16 @@ class Launching:
         folder, config = self.folder.resolve(), self.config
         trackers = open_trackers(config.track, folder=folder, project=folder.name)
         finished = swarm.store.finished()
-        if all(spec.run_id in finished for spec in specs) and not trackers:
-            return {}
         with contextlib.ExitStack() as stack:
-            if trackers:
+            if trackers:  # also when all is trained: others may have trained it meanwhile
                 lease = swarm.hardware.lease_seconds
                 stack.enter_context(
                     Follower(
                         swarm.store, specs, trackers, on_note=self.on_note, lease_seconds=lease
                     )
                 )
+            if all(spec.run_id in finished for spec in specs):
+                return {}
             make = LAUNCHERS[config.launcher]
             launcher = stack.enter_context(make(config, folder, swarm.hardware.device))
             return train_swarm(

@@ -378,6 +378,7 @@ class Study:
         Args: as `train`.
         """
         own, decision = self._own("verify"), self.optimize()
+        own.design()  # refuses an edited study before anything is trained
         specs = self._verify_specs(decision)
         missing = self._launching(launch, on_progress, on_note).train(own.swarm, specs)
         runs = own.write_table(specs)

@@ -53,9 +53,9 @@ class Training:
         # Workers start in folders and on machines of their own.
         return Swarm(str(self.corpus.root.resolve()), self.sizes, str(runs), hardware)
 
-    def pools(self, train_tokens: int) -> dict[str, int] | None:
-        """Tokens of each domain that a run draws from to repeat it as the target run will; None:
-        all of the corpus.
+    def pools(self, train_tokens: int, sequence_length: int) -> dict[str, int] | None:
+        """Tokens of each domain that a run draws from to repeat it as the target run will, in whole
+        sequences; None: all of the corpus.
 
         A verification run stands for the target run: it draws from as much as the target has.
         Raises: DesignError: this corpus cannot be cut so.
@@ -68,22 +68,22 @@ class Training:
             [Domain(name, given.available_tokens) for name, given in self.config.domains.items()],
             proxy_tokens=train_tokens,
             target_tokens=self.config.target.train_tokens,
-            sequence_length=self._longest_sequence,
+            sequence_length=sequence_length,
             tokens_on_disk={name: r.train_tokens for name, r in self.corpus.records.items()},
         )
 
     @property
-    def longest_tokens(self) -> int:
-        """Training tokens of the swarm's longest horizon."""
-        return max(map(self.config.longest_tokens, self.settings.sizes))
-
-    @property
-    def _longest_sequence(self) -> int:
-        return max(size.recipe.sequence_length for size in self.sizes.values())
+    def longest(self) -> tuple[int, int]:
+        """Training tokens of the swarm's longest horizon, and tokens of its longest sequence."""
+        recipes = [self.sizes[name].recipe for name in self.settings.sizes]
+        return (
+            max(map(self.config.longest_tokens, self.settings.sizes)),
+            max(recipe.sequence_length for recipe in recipes),
+        )
 
     def proxy_domains(self) -> list[Domain]:
         """The trained domains with the tokens that the swarm's runs draw from."""
-        pools = self.pools(self.longest_tokens) or {}
+        pools = self.pools(*self.longest) or {}
         return [Domain(d.name, pools.get(d.name, d.available_tokens)) for d in self.corpus.domains]
 
     def basis(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Training:
         basis["corpus"] = self.corpus.digest  # of its tokens: edited text counts, too
         basis["domains"] = list(config.domains)
         basis["design"] = config.design.model_dump(exclude={"match_repetition"})
-        basis["pools"] = self.pools(self.longest_tokens)  # None: all text
+        basis["pools"] = self.pools(*self.longest)  # None: all text
         basis["training"] = training.model_dump()
         basis["sizes"] = {
             name: {
@@ -112,7 +112,7 @@ class Training:
             [domain.name for domain in self.corpus.domains],
             settings.mixtures,
             method=settings.method,
-            bounds=limits.bounds(self.proxy_domains(), self.longest_tokens),
+            bounds=limits.bounds(self.proxy_domains(), self.longest[0]),
             prior=prior,
             temperature=settings.temperature,
             min_share=settings.min_share,
@@ -208,7 +208,7 @@ class Training:
             size=size,
             num_params=chosen.config.num_params,
             horizon_tokens=tuple(h * per_step for h in horizon_steps),
-            pools=self.pools(horizon_steps[-1] * per_step),
+            pools=self.pools(horizon_steps[-1] * per_step, chosen.recipe.sequence_length),
             seed=seed,
             context=digest([self.corpus.digest, asdict(chosen.config), asdict(chosen.recipe)]),
         )

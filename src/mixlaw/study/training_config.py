@@ -43,11 +43,6 @@ class SizeConfig(Section):
     def _heads(self) -> SizeConfig:
         if (self.width is None) != (self.layers is None):
             raise ValueError("give both width and layers, or neither for a size known by its name")
-        if self.width is not None and self.width % (self.head_width or NamedSize.head_width):
-            raise ValueError(
-                f"width is {self.width}; it must be a multiple of the head width, "
-                f"{self.head_width or NamedSize.head_width}"
-            )
         return self
 
     def named(self, name: str) -> NamedSize:
@@ -62,7 +57,13 @@ class SizeConfig(Section):
                 f"{', '.join(NAMED_SIZES)}"
             )
         given = {"head_width": self.head_width, "mlp_ratio": self.mlp_ratio}
-        return NamedSize(**{**vars(base), **{k: v for k, v in given.items() if v is not None}})
+        named = NamedSize(**{**vars(base), **{k: v for k, v in given.items() if v is not None}})
+        if named.width % named.head_width or named.head_width % 2:
+            raise ValueError(
+                f"size {name!r}: width is {named.width} and head width {named.head_width}; the "
+                "width must be a multiple of the head width, and that be even"
+            )
+        return named
 
     def num_params(self, name: str) -> int:
         """Non-embedding parameters."""

@@ -25,7 +25,10 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], state: dict[st
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **state}, allow_nan=False)
     metadata = {"state": text, "sha256": _checksum(tensors, text)}
-    save_file(tensors, path, metadata=metadata)
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:  # as it calls what the disk refuses
+        raise OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

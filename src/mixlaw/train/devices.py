@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mixlaw.errors import TrainError
 from mixlaw.train.byhand import MemberStep
-from mixlaw.train.model import LOGIT_BYTES, losses
+from mixlaw.train.model import LOGIT_BYTES, hidden_states, losses
 from mixlaw.train.ranks import ALONE, Ranks
 from mixlaw.train.recipe import Size
 from mixlaw.train.step import LossFunction, StackStep, Step
@@ -21,8 +22,9 @@ MOST_MEMBERS = 512
 USABLE = 0.8
 """Of the free memory: the rest is for the allocator's gaps and the estimate's error."""
 
-STATE_BYTES = {"float32": 28, "bf16": 30, "float64": 56}
-"""Per weight: weight and two moments, twice while a branch leaves the trunk, and the gradient."""
+STATE_BYTES = {"float32": 32, "bf16": 34, "float64": 64}
+"""Per weight: weight and two moments, twice while a branch leaves the trunk, the gradient, and the
+copies of it that are made on the way."""
 
 ACTIVATION_BYTES = {"float32": 4.0, "bf16": 2.3, "float64": 8.0}
 """Per value that is kept for the backward pass; in bf16 the residual stream stays float32."""
@@ -43,6 +45,13 @@ def pick_device(name: str) -> torch.device:
 def gpu_count() -> int:
     """GPUs that PyTorch sees here: none with a build for CPUs."""
     return torch.cuda.device_count()
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what PyTorch keeps of tensors that are gone; free memory counts it as used."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def state_bytes(size: Size) -> int:
@@ -110,11 +119,13 @@ def training_step(
 
 
 def _compiled_losses() -> LossFunction:
-    """The model's loss; a stack is one shape all along, so its launches are replayed as a graph."""
-    function = torch.compile(losses, dynamic=False, mode="reduce-overhead")
+    """The model's loss with its layers compiled: a stack is one shape all along, so their launches
+    are replayed as a graph. The cross-entropy's chunks would be a graph of hundreds of pieces."""
+    torch.compiler.reset()  # the graphs of the stack before, and the memory that they hold
+    layers = torch.compile(hidden_states, dynamic=False, mode="reduce-overhead")
 
     def replayed(*arguments: Any) -> Tensor:
         torch.compiler.cudagraph_mark_step_begin()  # what the last step gave may be written over
-        return function(*arguments)
+        return losses(*arguments, layers=layers)
 
     return replayed

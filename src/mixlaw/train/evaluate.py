@@ -11,13 +11,12 @@ import torch
 from mixlaw.train.model import Parameters, losses
 from mixlaw.train.ranks import ALONE, Ranks
 from mixlaw.train.recipe import Size
-from mixlaw.train.state import product_dtype
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 16}
 
 
 class Evaluator:
-    """Mean next-token loss on fixed validation sequences.
+    """Mean next-token loss on fixed validation sequences, in the precision of the weights.
 
     Args:
         streams: domain -> validation token ids, cut into windows of `sequence_length` + 1 that
@@ -66,10 +65,10 @@ class Evaluator:
         for name, windows in self.windows.items():
             total = torch.zeros(members, dtype=torch.float64, device=self.device)
             for chunk in windows[self.ranks.rank :: self.ranks.count].split(max(1, at_once)):
+                if len(chunk) == 0:  # fewer windows than ranks
+                    continue
                 stacked = chunk.to(self.device).expand(members, *chunk.shape)
-                found = losses(
-                    self.size.config, parameters, stacked, product_dtype(self.size.recipe)
-                )
+                found = losses(self.size.config, parameters, stacked)
                 total += found.double() * len(chunk)
             self.ranks.sum_(total)
             bytes_per_token = self.bytes_per_token[name]

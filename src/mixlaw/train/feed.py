@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -38,7 +39,7 @@ class Feed:
         self.draw, self.device, self.last_step = draw, device, last_step
         self.chunk_steps = max(1, min(MAX_CHUNK_STEPS, CHUNK_BYTES // step_bytes))
         self.first, self.chunk = 0, torch.empty(0)
-        self.ahead = _Ahead(self._make, self.chunk_steps) if device.type == "cuda" else None
+        self.ahead = _Ahead(self._make, last_step) if device.type == "cuda" else None
 
     def __call__(self, step: int) -> Tensor:
         """The batch of a step, on the device."""
@@ -46,6 +47,11 @@ class Feed:
             self.first = step
             self.chunk = self.ahead.get(step) if self.ahead else self._make(step)
         return self.chunk[step - self.first].to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self.ahead:
+            self.ahead.stop.set()
 
     def _make(self, first: int) -> Tensor:
         count = max(1, min(self.chunk_steps, self.last_step - first))
@@ -56,8 +62,8 @@ class Feed:
 class _Ahead:
     """Makes the chunks that follow each other in a thread, and starts anew where they do not."""
 
-    def __init__(self, make: Callable[[int], Tensor], chunk_steps: int):
-        self.make, self.chunk_steps = make, chunk_steps
+    def __init__(self, make: Callable[[int], Tensor], last_step: int):
+        self.make, self.last_step = make, last_step
         self.next_step: int | None = None
         self.ready: queue.Queue[Tensor | BaseException] = queue.Queue()
         self.stop = threading.Event()
@@ -76,18 +82,20 @@ class _Ahead:
         stop, ready = threading.Event(), queue.Queue(maxsize=AHEAD)
         self.stop, self.ready = stop, ready
 
+        def hand_over(what: Tensor | BaseException) -> None:
+            while not stop.is_set():
+                with contextlib.suppress(queue.Full):
+                    ready.put(what, timeout=1)
+                    return
+
         def work(first: int) -> None:
             try:
-                while not stop.is_set():
+                while first < self.last_step and not stop.is_set():
                     chunk = self.make(first)
                     first += len(chunk)
-                    while not stop.is_set():
-                        try:
-                            ready.put(chunk, timeout=1)
-                            break
-                        except queue.Full:
-                            continue
+                    hand_over(chunk)
             except BaseException as error:  # of the sampler or the disk: raised where it is read
-                ready.put(error)
+                hand_over(error)
 
-        threading.Thread(target=work, args=(step,), daemon=True).start()
+        self.thread = threading.Thread(target=work, args=(step,), daemon=True)
+        self.thread.start()

@@ -60,6 +60,10 @@ class Health:
             self.recent = [*self.recent[1 - WINDOW_STEPS :], loss]
         return None
 
+    def leave_branch(self) -> None:
+        """The trunk goes on from where the branch left it: the branch is no past of it."""
+        self.recent, self.quiet_until = [], 0
+
     def restart(self) -> bool:
         """Whether a fault may send the stack back once more; counts it."""
         self.restarts += 1

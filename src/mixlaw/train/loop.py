@@ -138,7 +138,7 @@ class _Training:
     def run(self) -> StackResult:
         self._restore()
         horizons, recipe = self.job.horizon_steps, self.recipe
-        while len(self.targets) < len(horizons):
+        while len(self.targets) < len(horizons) and not self._all_failed():
             horizon = horizons[len(self.targets)]
             if self.branch is None:
                 if not self._train(self.trunk, recipe.branch_step(horizon), None):
@@ -149,10 +149,13 @@ class _Training:
                 continue
             self._evaluate(self.branch, horizon)
             self.branch = None
+            for health in self.health:
+                health.leave_branch()
         return StackResult(self.targets, [health.failed for health in self.health])
 
     def _train(self, state: TrainState, until: int, horizon: int | None) -> bool:
-        """Train `state` until a step; False when a fault has sent the stack back instead."""
+        """Train `state` until a step; False when a fault has sent the stack back instead, or when
+        no member is left."""
         job, last = self.job, self.job.horizon_steps[-1]
         done: list[tuple[Tensor, Tensor]] = []
         started, rate = time.perf_counter(), 0.0
@@ -171,21 +174,30 @@ class _Training:
                 )
                 if job.journal.due():
                     self._save()
+            if self._all_failed():
+                return False
             done, started = [], time.perf_counter()
         return True
 
+    def _all_failed(self) -> bool:
+        return all(health.failed for health in self.health)
+
     def _sound(self, first_step: int, found: np.ndarray) -> bool:
-        """Judge every member's losses (K, steps); False when one sent the stack back."""
-        for k, health in enumerate(self.health):
-            losses, first = found[k].tolist(), first_step
-            while fault := health.judge(first, losses):
-                if health.restart():
-                    self._event(k, "restart", fault.step, reason=fault.reason)
-                    self._restore()
-                    return False
-                health.accept(fault)
+        """Judge every member's losses (K, steps); False when some sent the stack back."""
+        losses = found.tolist()
+        faults = {k: health.judge(first_step, losses[k]) for k, health in enumerate(self.health)}
+        again = {k: fault for k, fault in faults.items() if fault and self.health[k].restart()}
+        if again:
+            for k, fault in again.items():
+                self._event(k, "restart", fault.step, reason=fault.reason)
+            self._restore()
+            return False
+        for k, fault in faults.items():
+            while fault:
+                self.health[k].accept(fault)
                 self._event(k, fault.kind, fault.step, reason=fault.reason)
-                losses, first = losses[fault.step - first :], fault.step
+                rest = losses[k][fault.step - first_step :]
+                fault = self.health[k].judge(fault.step, rest)
         return True
 
     def _evaluate(self, branch: TrainState, horizon: int) -> None:

@@ -7,6 +7,8 @@ so K = 1 is an ordinary model and a stack of K gives what K separate models give
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,8 @@ LOGIT_BYTES = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Logits in memory at once: what a core's cache holds; near what a large GPU's cache does."""
 
 Parameters = dict[str, Tensor]
+
+Layers = Callable[[ModelConfig, Parameters, Tensor, torch.dtype], Tensor]
 
 
 def initial_parameters(config: ModelConfig, seeds: list[int]) -> Parameters:
@@ -169,13 +173,16 @@ def losses(
     parameters: Parameters,
     sequences: Tensor,
     products: torch.dtype | None = None,
+    layers: Layers = hidden_states,
 ) -> Tensor:
     """Next-token loss in nats per token (K,) of sequences (K, B, T + 1).
 
-    Args: products: type in which matrices are multiplied; default: that of the weights.
+    Args:
+        products: type in which matrices are multiplied; default: that of the weights.
+        layers: `hidden_states`, or its compiled form.
     """
     inputs, targets = sequences[..., :-1], sequences[..., 1:]
     products = products or parameters["embedding"].dtype
-    hidden = hidden_states(config, parameters, inputs, products)
+    hidden = layers(config, parameters, inputs, products)
     flat = targets.reshape(targets.shape[0], -1)
     return LinearCrossEntropy.apply(hidden, parameters["embedding"], flat)  # type: ignore[return-value]

@@ -53,6 +53,9 @@ class StoreJournal:
         self.lines: list[list[dict[str, Any]]] = [[] for _ in specs]
         self.saved = self.flushed = time.monotonic()
         self.saving_seconds = self.flushing_seconds = 0.0
+        self.held = [True] * len(specs)
+        self.done = 0
+        self.status: WorkStatus | None = None
 
     def restore(self) -> list[Snapshot] | None:
         """From the newest checkpoint that every run has whole; damaged ones are said and left.
@@ -62,8 +65,9 @@ class StoreJournal:
         number, snapshots = None, None
         if self.ranks.leads:
             number, snapshots = self._newest_common()
+            self.done = number or 0
             for k in range(len(self.specs)):
-                self.event(k, "started" if number is None else "resumed", number or 0)
+                self.event(k, "started" if number is None else "resumed", self.done)
         number = self.ranks.from_leader(number)
         if not self.ranks.leads and number is not None:
             snapshots = [self._read(spec, number) for spec in self.specs]
@@ -81,18 +85,22 @@ class StoreJournal:
     def save(self, steps_done: int, members: Iterable[Snapshot]) -> None:
         """Raises: StorageError: the disk refused; TakenOver."""
         began = time.monotonic()
+        self._look_what_is_held()
         self.flush()
-        held = self.held()
-        for spec, mine, (tensors, state) in zip(self.specs, held, members, strict=True):
-            if mine:
-                with self.store.save_checkpoint(spec.run_id, steps_done) as path:
-                    save_checkpoint(path, tensors, state)
+        for spec, mine, (tensors, state) in zip(self.specs, self.held, members, strict=True):
+            if not mine:
+                continue
+            with self.store.save_checkpoint(spec.run_id, steps_done) as path:
+                save_checkpoint(path, tensors, state)
+            if self.status:  # large ones take a while; the worker is not stuck
+                self.worker.report(self.status)
         self.saved = time.monotonic()
         self.saving_seconds = self.saved - began
 
     def report(self, report: Report) -> None:
         if not self.ranks.leads:
             return
+        self.done = report.steps_done
         first = report.last_step - report.losses.shape[1]
         horizon = None if report.horizon is None else report.horizon * self.tokens_per_step
         done = report.last_step - first
@@ -107,13 +115,15 @@ class StoreJournal:
                         "step": report.last_step,
                         "horizon": horizon,
                         "tokens": report.last_step * self.tokens_per_step,
+                        "done": self.done,
                         "loss": loss,
                         "rate": report.rate,
                         "grad_norm": norm,
                     }
                 )
         speed = done * self.tokens_per_step * len(self.specs) / report.seconds
-        self.worker.report(WorkStatus(tuple(status), report.steps_done, self.steps_total, speed))
+        self.status = WorkStatus(tuple(status), report.steps_done, self.steps_total, speed)
+        self.worker.report(self.status)
         wait = max(FLUSH_SECONDS, self.flushing_seconds / WRITING_SHARE)
         if time.monotonic() - self.flushed > wait:
             self.flush()
@@ -123,42 +133,41 @@ class StoreJournal:
             return
         if details.get("horizon") is not None:
             details["horizon"] *= self.tokens_per_step
-        self.lines[member].append({"event": kind, "step": step, **details})
+        self.lines[member].append({"event": kind, "step": step, "done": self.done, **details})
 
     def finish(self, results: Sequence[RunResult]) -> None:
         """Store the results of the runs that are still ours, and drop what they no longer need.
 
         Raises: StorageError; TakenOver.
         """
-        held = self.held()
+        self._look_what_is_held()
         for k, result in enumerate(results):
             if result.status == DONE:
                 self.event(k, "done", self.steps_total)
         self.flush()
-        for spec, result, mine in zip(self.specs, results, held, strict=True):
+        for spec, result, mine in zip(self.specs, results, self.held, strict=True):
             if mine:
                 self.store.save(spec, result)
         # After all results: a stack that is killed in here still finds every checkpoint.
-        for spec, mine in zip(self.specs, held, strict=True):
+        for spec, mine in zip(self.specs, self.held, strict=True):
             if mine:
                 self.store.delete_checkpoints(spec.run_id)
 
     def flush(self) -> None:
-        """Write what has been told so far."""
+        """Write what has been told so far of the runs that were ours when we last looked."""
         began = time.monotonic()
-        for spec, lines in zip(self.specs, self.lines, strict=True):
-            if lines:
+        for spec, lines, mine in zip(self.specs, self.lines, self.held, strict=True):
+            if lines and mine:
                 self.store.append_metrics(spec.run_id, lines)
-                lines.clear()
+            lines.clear()
         self.flushed = time.monotonic()
         self.flushing_seconds = self.flushed - began
 
-    def held(self) -> list[bool]:
-        """Which runs are still ours. Raises: TakenOver: none."""
-        held = [self.worker.holds(spec.run_id) for spec in self.specs]
-        if not any(held):
-            raise TakenOver
-        return held
+    def _look_what_is_held(self) -> None:
+        """Raises: TakenOver: nothing is any more."""
+        self.held = [self.worker.holds(spec.run_id) for spec in self.specs]
+        if not any(self.held):
+            raise TakenOver("other workers took over all runs of this stack")
 
     def _newest_common(self) -> tuple[int, list[Snapshot]] | tuple[None, None]:
         """The newest checkpoint that every run has whole, and its number."""
@@ -170,6 +179,7 @@ class StoreJournal:
                     snapshots.append(self._read(spec, number))
                 except CheckpointError as error:
                     self.event(k, "damaged", number, reason=str(error))
+                    self.store.delete_checkpoint(spec.run_id, number)
                     break
             if len(snapshots) == len(self.specs):
                 return number, snapshots

@@ -90,7 +90,8 @@ class StackStep:
             squares = [g.flatten(1).square().sum(dim=1) for g in grads]
             norm = torch.stack(squares).sum(dim=0).sqrt()  # (K,)
             clip = (recipe.clip / norm).clamp(max=1.0)[:, None, None]
-            grads = [grad * clip for grad in grads]
+            for grad in grads:
+                grad.mul_(clip)
             moments = list(state.first.values()), list(state.second.values())
             state.step += 1
             weights = list(state.parameters.values())

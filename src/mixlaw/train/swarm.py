@@ -123,14 +123,12 @@ class Swarm:
         torch.set_num_threads(1)
         device = devices.pick_device(self.hardware.device)
         ranks = join_ranks(device)
+        devices.free_memory(device)
         most = self.hardware.stack_size or devices.members_at_once(
             self.sizes[stack[0].size], device
         )
-        for group in self._at_one_place(stack):
-            for start in range(0, len(group), most):
-                # Of several ranks only the leader knows when others took over: the error ends all.
-                with contextlib.suppress(*([TakenOver] if ranks.count == 1 else [])):
-                    self._train_claimed(group[start : start + most], worker, device, ranks)
+        for start in range(0, len(stack), most):
+            self._train_claimed(stack[start : start + most], worker, device, ranks)
         ranks.part()
 
     def _train_claimed(
@@ -140,9 +138,10 @@ class Swarm:
         claimed = worker.claim([spec.run_id for spec in stack]) if ranks.leads else []
         mine = set(ranks.from_leader(claimed))
         try:
-            if mine:
-                held = [spec for spec in stack if spec.run_id in mine]
-                self._train_together(held, worker, device, ranks)
+            for group in self._at_one_place([spec for spec in stack if spec.run_id in mine]):
+                # Of several ranks only the leader knows when others took over: the error ends all.
+                with contextlib.suppress(*([TakenOver] if ranks.count == 1 else [])):
+                    self._train_together(group, worker, device, ranks)
         finally:
             if ranks.leads:
                 worker.release(claimed)
@@ -162,6 +161,7 @@ class Swarm:
         self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
     ) -> None:
         """Train runs that begin at one place; halves them where the GPU's memory is too small."""
+        devices.free_memory(device)  # of the stack before, which free memory does not count
         try:
             self._train_stack(stack, worker, device, ranks)
             return
@@ -172,7 +172,6 @@ class Swarm:
                     "fewer sequences per step (batch_size), or more processes"
                 ) from error
         # Out here the error, and with it every tensor of the frames it came through, is gone.
-        torch.cuda.empty_cache()
         middle = len(stack) // 2
         for half in (stack[:middle], stack[middle:]):
             for group in self._at_one_place(half):
@@ -212,6 +211,12 @@ class Swarm:
         def draw(first: int, count: int) -> np.ndarray:
             return sampler.batches(first, count, proportions)[:, :, ranks.rank :: ranks.count]
 
+        feed = Feed(
+            draw,
+            step_bytes=8 * len(stack) * recipe.tokens_per_step // ranks.count,
+            last_step=horizons[-1],
+            device=device,
+        )
         job = StackJob(
             size=size,
             horizon_steps=horizons,
@@ -219,12 +224,7 @@ class Swarm:
             step=devices.training_step(
                 size, len(stack), device, compiled=hardware.compile, ranks=ranks
             ),
-            batches=Feed(
-                draw,
-                step_bytes=8 * len(stack) * recipe.tokens_per_step // ranks.count,
-                last_step=horizons[-1],
-                device=device,
-            ),
+            batches=feed,
             evaluate=Evaluator(
                 size,
                 {name: corpus.valid_tokens(name) for name in corpus.targets},
@@ -236,7 +236,8 @@ class Swarm:
             device=device,
             report_steps=hardware.report_steps,
         )
-        result = train_stack(job)
+        with contextlib.closing(feed):
+            result = train_stack(job)
         if ranks.leads:
             counts = sampler.domain_counts(horizons[-1], proportions) / sampler.windows
             epochs = [dict(zip(names, row, strict=True)) for row in counts.tolist()]

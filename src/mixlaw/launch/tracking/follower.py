@@ -15,7 +15,8 @@ from mixlaw.launch.tracking.base import EVENTS, Tracker, events, points
 from mixlaw.runs import RunResult, RunSpec
 from mixlaw.store import METRICS, RunStore
 
-STATE, CLAIM = "tracking.json", "tracking"
+STATE, TRACKING = "tracking.json", "tracking"
+"""What trackers have whole, and what the one that works holds by a claim."""
 PAUSE_SECONDS = 5.0
 PAUSE_PER_WORK = 4.0
 """It pauses so many times longer than it worked: with thousands of runs in a bucket, or a slow
@@ -87,17 +88,18 @@ class Follower:
         try:
             if self._feeds and self._hold():
                 self._advance()
-        except MixlawError as error:  # of the store; perhaps it answers next time
-            self._note(f"the runs' metrics could not be tracked: {error}")
+        except Exception as error:  # of the store, or a damaged file; perhaps not next time
+            kind = "" if isinstance(error, MixlawError) else f"{type(error).__name__}: "
+            self._note(f"the runs' metrics could not be tracked: {kind}{error}")
 
     def _hold(self) -> bool:
-        held = self._holds and self._worker.holds(CLAIM)
+        held = self._holds and self._worker.holds(TRACKING)
         if self._holds and not held:  # this process was stopped for a while, and another works now
             for feed in list(self._feeds):
                 self._attempt(feed, feed.restart)
-        self._holds = held or self._worker.claim([CLAIM]) == [CLAIM]
+        self._holds = held or self._worker.claim([TRACKING]) == [TRACKING]
         if self._holds and not held:
-            state = json.loads(self.store.storage.read(STATE) or b"{}")
+            state = self._state()
             for feed in self._feeds:
                 feed.whole = set(state.get(feed.destination, []))
         return self._holds
@@ -120,9 +122,17 @@ class Follower:
                 self._remember()
 
     def _remember(self) -> None:
-        state = json.loads(self.store.storage.read(STATE) or b"{}")  # of other trackers, too
+        state = self._state()  # of other trackers, too
         state |= {feed.destination: sorted(feed.whole) for feed in self._feeds}
         self.store.storage.write(STATE, (json.dumps(state) + "\n").encode())
+
+    def _state(self) -> dict[str, list[str]]:
+        """Destination -> ids of the runs that it has whole."""
+        try:
+            state = json.loads(self.store.storage.read(STATE) or b"{}")
+            return {destination: list(run_ids) for destination, run_ids in state.items()}
+        except (ValueError, TypeError, AttributeError):  # damaged: then the trackers are asked
+            return {}
 
     def _attempt(self, feed: _Feed, action: Callable[[], None]) -> None:
         try:
