@@ -6,5 +6,5 @@ from importlib import import_module
 if sys.argv[1:2] in (["laws"], ["decide"]):
     import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
 else:
-    for name in ("startup", "train_cpu", "demo", "laws", "decide"):
+    for name in ("startup", "train_cpu", "chaos", "scale", "demo", "laws", "decide"):
         import_module(f"benchmarks.{name}").main()

@@ -159,3 +159,10 @@ def test_the_cpu_benchmark_measures_and_reports(tmp_path, monkeypatch):
     assert found[train_cpu.OURS]["wall"] > 0
     ratio = found[train_cpu.OURS]["wall"] / found["nanoGPT per core"]["wall"]
     assert f"| 50k | {ratio:.2f} |" in train_cpu.report({"50k": found}, 1, 0.1)
+
+
+def test_the_end_of_a_swarm_is_that_of_its_last_stack():
+    from benchmarks.scale import finish_seconds
+
+    assert finish_seconds([3, 2, 2], 2) == 4
+    assert finish_seconds([3, 2, 2], 8) == 3

@@ -157,7 +157,9 @@ def test_urls_of_a_folder(tmp_path, form):
     assert open_storage(form.format(tmp_path)) == LocalStorage(tmp_path)
     assert open_storage(tmp_path) == LocalStorage(tmp_path)
     assert open_storage("runs").url == os.path.abspath("runs")  # for workers elsewhere
-    assert open_storage("~/runs") == open_storage(Path("~/runs")) == LocalStorage(Path.home() / "runs")
+    assert (
+        open_storage("~/runs") == open_storage(Path("~/runs")) == LocalStorage(Path.home() / "runs")
+    )
 
 
 @pytest.mark.parametrize("url", [Path("s3://bucket/runs"), "gs:/bucket/runs"])

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mixlaw.claims import RunStatus, Watch, Worker, WorkStatus
-from mixlaw.errors import CheckpointError
+from mixlaw.errors import CheckpointError, StorageError
 from mixlaw.launch.work import Launcher, Outcome, Work
 from mixlaw.mixture import Mixture
 from mixlaw.runs import DONE, SWARM, RunResult, RunSpec
-from mixlaw.store import RunStore
+from mixlaw.store import METRICS, RunStore
 
 CHECKPOINT_STEPS = 5
 
@@ -46,7 +47,8 @@ class PretendSwarm:
         group: processes of a work.
         faults: label of a run -> what its training does half-way to its end: "kill" (SIGKILL, as
             when memory runs out), "exit", "error" (CheckpointError), "bug" (ValueError), "memory"
-            (MemoryError); followed by ":n", only the first n times.
+            (MemoryError), "busy" and "full" (StorageError that may pass, that does not); followed
+            by ":n", only the first n times.
     """
 
     runs: str
@@ -87,7 +89,7 @@ class PretendSwarm:
         return self.group
 
     def train(self, stack: list[RunSpec], worker: Worker) -> None:
-        """Raises: CheckpointError, ValueError, MemoryError: the faults asked for."""
+        """Raises: CheckpointError, StorageError, ValueError, MemoryError: the faults asked for."""
         if int(os.environ.get("RANK", "0")):
             return  # as in a real group, the first rank claims and writes
         claimed = worker.claim([spec.run_id for spec in stack])
@@ -133,6 +135,10 @@ class PretendSwarm:
             raise CheckpointError(f"the checkpoint of {spec.label} is damaged. Delete it")
         if kind == "memory":
             raise MemoryError
+        if kind in ("busy", "full"):
+            number = errno.EBUSY if kind == "busy" else errno.ENOSPC
+            why = os.strerror(number)
+            raise StorageError(f"could not write {spec.label}: {why}") from OSError(number, why)
         raise ValueError(f"a bug in the training of {spec.label}")
 
 
@@ -162,7 +168,7 @@ def made_up_result(spec: RunSpec) -> RunResult:
 
 def times_trained(store: RunStore, specs: Sequence[RunSpec]) -> list[int]:
     """How often a `PretendSwarm` trained each run to its end."""
-    files = [store.storage.read(f"{spec.run_id}/metrics.jsonl") or b"" for spec in specs]
+    files = [store.storage.read(f"{spec.run_id}/{METRICS}") or b"" for spec in specs]
     return [content.count(b'"done"') for content in files]
 
 
@@ -179,8 +185,14 @@ def check_launcher(
     for check in (_check_outcomes, _check_cancel, _check_close):
         swarm = functools.partial(PretendSwarm, f"{runs}/{check.__name__.removeprefix('_check_')}")
         with make_launcher() as launcher:
-            assert launcher.slots >= 1, f"slots is {launcher.slots}; it must be at least 1"
+            _hold(launcher.slots >= 1, f"slots is {launcher.slots}; it must be at least 1")
             check(launcher, swarm, patience_seconds)
+
+
+def _hold(kept: bool, told: str) -> None:
+    """As `assert`, also under `python -O`."""
+    if not kept:
+        raise AssertionError(told)
 
 
 MakeSwarm = Callable[..., PretendSwarm]
@@ -192,22 +204,23 @@ def _check_outcomes(launcher: Launcher, make_swarm: MakeSwarm, patience_seconds:
     swarm = make_swarm(faults=faults)
     specs = pretend_specs(2 * launcher.slots + 5)
     tickets = launcher.submit([Work(swarm, (spec,)) for spec in specs])
-    assert len(set(tickets)) == len(specs), f"tickets {tickets} of {len(specs)} works: one for each"
+    _hold(len(set(tickets)) == len(specs), f"tickets {tickets} of {len(specs)} works: one for each")
     ended = _poll(launcher, len(tickets), patience_seconds)
-    assert set(ended) == set(tickets), f"ended {set(ended) ^ set(tickets)} as well, or not"
-    assert launcher.poll() == {}, "a work was told to have ended twice"
+    _hold(set(ended) == set(tickets), f"ended {set(ended) ^ set(tickets)} as well, or not")
+    _hold(launcher.poll() == {}, "a work was told to have ended twice")
     by_label = {s.label: ended[ticket] for s, ticket in zip(specs, tickets, strict=True)}
     results = swarm.store.results(specs)
     for spec in specs:
         outcome, fault = by_label[spec.label], faults.get(spec.label)
-        assert (outcome.reason is None) == (fault is None), f"{fault or 'no fault'} gave {outcome}"
-        assert isinstance(outcome.error, CheckpointError) == (fault == "error"), (
-            f"{fault or 'no fault'} gave {outcome}; only what a user must mend is an error"
+        _hold((outcome.reason is None) == (fault is None), f"{fault or 'no fault'} gave {outcome}")
+        _hold(
+            isinstance(outcome.error, CheckpointError) == (fault == "error"),
+            f"{fault or 'no fault'} gave {outcome}; only what a user must mend is an error",
         )
-        assert (spec.run_id in results) == (fault is None), f"run {spec.label}: {outcome}"
-    assert "Delete it" in str(by_label["r002"].error), "the message of an error was lost"
+        _hold((spec.run_id in results) == (fault is None), f"run {spec.label}: {outcome}")
+    _hold("Delete it" in str(by_label["r002"].error), "the message of an error was lost")
     again = launcher.submit([Work(swarm, (specs[0], *specs[5:]))])
-    assert _poll(launcher, 1, patience_seconds) == {again[0]: Outcome()}, "a finished work again"
+    _hold(_poll(launcher, 1, patience_seconds) == {again[0]: Outcome()}, "a finished work again")
 
 
 def _check_cancel(launcher: Launcher, make_swarm: MakeSwarm, patience_seconds: float) -> None:
@@ -220,7 +233,7 @@ def _check_cancel(launcher: Launcher, make_swarm: MakeSwarm, patience_seconds: f
     for ticket in running:
         launcher.cancel(ticket)
     ended = _poll(launcher, 1, patience_seconds)
-    assert ended == {last[0]: Outcome()}, f"{ended}: only the work that was not cancelled ends"
+    _hold(ended == {last[0]: Outcome()}, f"{ended}: only the work that was not cancelled ends")
     _check_stillness(slow, patience_seconds)
 
 
@@ -240,10 +253,10 @@ def _poll(launcher: Launcher, count: int, patience_seconds: float) -> dict[str, 
     ended: dict[str, Outcome] = {}
     deadline = time.monotonic() + patience_seconds
     while len(ended) < count:
-        assert time.monotonic() < deadline, f"only {len(ended)} of {count} works ended: {ended}"
+        _hold(time.monotonic() < deadline, f"only {len(ended)} of {count} works ended: {ended}")
         time.sleep(0.02)
         news = launcher.poll()
-        assert not ended.keys() & news, f"{ended.keys() & news} was told to have ended twice"
+        _hold(not ended.keys() & news, f"{ended.keys() & news} was told to have ended twice")
         ended |= news
     return ended
 
@@ -251,7 +264,7 @@ def _poll(launcher: Launcher, count: int, patience_seconds: float) -> dict[str, 
 def _wait_for_steps(swarm: PretendSwarm, specs: Sequence[RunSpec], patience_seconds: float) -> None:
     deadline = time.monotonic() + patience_seconds
     while not any(swarm.store.checkpoints(spec.run_id) for spec in specs):
-        assert time.monotonic() < deadline, "no work of those submitted began"
+        _hold(time.monotonic() < deadline, "no work of those submitted began")
         time.sleep(0.02)
 
 
@@ -263,5 +276,5 @@ def _check_stillness(swarm: PretendSwarm, patience_seconds: float) -> None:
         living = watch.heartbeats()
         if not living:
             return
-        assert time.monotonic() < deadline, f"{[beat.worker for beat in living]} still run"
+        _hold(time.monotonic() < deadline, f"{[beat.worker for beat in living]} still run")
         time.sleep(0.1)

@@ -16,12 +16,13 @@ from dataclasses import replace
 import pytest
 
 from mixlaw.claims import Watch, Worker
-from mixlaw.errors import CheckpointError, TrainError
-from mixlaw.launch import driver
+from mixlaw.errors import CheckpointError, StorageError, TrainError
+from mixlaw.launch import driver, local
 from mixlaw.launch.driver import read_swarm, train_swarm, write_swarm
 from mixlaw.launch.local import LocalLauncher
 from mixlaw.launch.work import Outcome
 from mixlaw.runs import FAILED, RunResult
+from mixlaw.storage import LocalStorage
 from mixlaw.testing import (
     PretendHardware,
     PretendSwarm,
@@ -154,7 +155,9 @@ def test_runs_of_a_living_worker_are_waited_for(swarm, launcher):
     with Worker(swarm.store, lease_seconds=3) as other:
         assert other.claim([specs[1].run_id]) == [specs[1].run_id]
         call = threading.Thread(
-            target=lambda: answers.append(train_swarm(swarm, specs, launcher)), daemon=True
+            # At the first loss a run is given up: that somebody else has it is none.
+            target=lambda: answers.append(train_swarm(swarm, specs, launcher, max_attempts=1)),
+            daemon=True,
         )
         call.start()
         while len(swarm.store.finished()) < 3:
@@ -260,6 +263,84 @@ def test_what_the_folder_describes_is_the_swarm(swarm, tmp_path):
     assert read_swarm(str(tmp_path)) == (swarm, specs)
     with pytest.raises(TrainError, match=r"has no swarm\.json"):
         read_swarm(str(tmp_path / "elsewhere"))
+
+
+def test_a_later_call_adds_its_specs_to_what_the_folder_describes(swarm, tmp_path):
+    specs, others = pretend_specs(3), pretend_specs(2, size="9k")
+    write_swarm(swarm, specs)
+    faster = replace(swarm, hardware=PretendHardware(lease_seconds=9))
+    write_swarm(faster, [*others, specs[0]])
+    assert read_swarm(str(tmp_path)) == (faster, [*specs, *others])
+    longer = replace(swarm, steps_per_run=20)
+    write_swarm(longer, others)
+    assert read_swarm(str(tmp_path)) == (longer, others)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff", b"[]", b"{}", b'{"swarm": {"class": "mixlaw.nowhere:Swarm"}, "specs": []}'],
+)
+def test_a_folder_that_describes_nothing_of_ours(swarm, tmp_path, content):
+    swarm.store.storage.write("swarm.json", content)
+    with pytest.raises(TrainError, match=r"swarm\.json of .* cannot be read here"):
+        read_swarm(str(tmp_path))
+    write_swarm(swarm, pretend_specs(1))
+    assert read_swarm(str(tmp_path)) == (swarm, pretend_specs(1))
+
+
+def test_a_worker_that_stands_still_loses_its_work(swarm, launcher, monkeypatch, caplog):
+    monkeypatch.setattr(local, "GRACE_SECONDS", 0.2)
+    hardware = PretendHardware(lease_seconds=1)
+    swarm = replace(swarm, hardware=hardware, stack_size=2, steps_per_run=60, step_seconds=0.02)
+    specs, answers = pretend_specs(4), []
+    call = threading.Thread(
+        target=lambda: answers.append(train_swarm(swarm, specs, launcher)), daemon=True
+    )
+    call.start()
+    deadline = time.monotonic() + 60
+    while not (pids := living(swarm)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)  # until the driver has seen it, too
+    os.kill(pids[0], signal.SIGSTOP)
+    call.join(60)
+    assert answers == [{}]
+    check_results(swarm, specs)
+    assert "2 x 1k: its worker gave no sign of life any more" in caplog.text
+
+
+def test_what_a_storage_may_take_later_ends_no_swarm(swarm, launcher, monkeypatch):
+    swarm = replace(swarm, faults={"r002": "busy:1"})
+    specs, looks, real = pretend_specs(8), [], LocalStorage.folders_with
+
+    def folders_with(self, name):
+        looks.append(name)
+        if len(looks) == 3:
+            raise StorageError("could not list") from TimeoutError("read timed out")
+        return real(self, name)
+
+    monkeypatch.setattr(LocalStorage, "folders_with", folders_with)
+    assert train_swarm(swarm, specs, launcher) == {}
+    check_results(swarm, specs)
+
+
+@pytest.mark.parametrize("cause", [TimeoutError("read timed out"), PermissionError("forbidden")])
+def test_a_storage_that_refuses_for_long_or_for_good_ends_the_call(
+    swarm, launcher, monkeypatch, cause
+):
+    def refuse(self, living):
+        raise StorageError("could not list") from cause
+
+    monkeypatch.setattr(driver._Call, "_progress", refuse)
+    if isinstance(cause, TimeoutError):
+        monkeypatch.setattr(driver, "REFUSED_SECONDS", 0.5)
+    with pytest.raises(StorageError, match="could not list"):
+        train_swarm(replace(swarm, step_seconds=1.0), pretend_specs(4), launcher)
+
+
+def test_a_full_disk_of_a_worker_ends_the_call(swarm, launcher):
+    with pytest.raises(StorageError, match="could not write r001"):
+        train_swarm(replace(swarm, faults={"r001": "full"}), pretend_specs(4), launcher)
 
 
 def test_outcomes_that_a_launcher_repeats_or_loses_do_no_harm(swarm):

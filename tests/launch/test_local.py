@@ -102,6 +102,84 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     assert LocalLauncher(workers=3).slots == 3
 
 
+def test_no_workers():
+    with pytest.raises(TrainError, match="workers is 0; it must be at least 1"):
+        LocalLauncher(device="cpu", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1)]
+)
+def test_cores_are_those_of_the_container(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: range(4), raising=False)
+    monkeypatch.setattr(local, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert local.available_cores() == 4
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert local.available_cores() == cores
+
+
+def test_a_process_that_lost_a_work_gets_no_other(swarm, monkeypatch):
+    """After an error of CUDA no other would succeed in it."""
+    monkeypatch.setattr(local, "FIRST_REST_SECONDS", 1000)  # not where there is no other device
+    with LocalLauncher(device="cpu", workers=1) as launcher:
+        wait_for(
+            launcher, len(launcher.submit(works_of(replace(swarm, faults={"r001": "bug"}), 3)))
+        )
+    first, _, last = (swarm.store.metrics(spec.run_id)[-1:] for spec in pretend_specs(3))
+    assert first[0]["pid"] != last[0]["pid"]
+
+
+def test_a_device_that_lost_a_work_rests_while_others_train(swarm, monkeypatch):
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(local, "FIRST_REST_SECONDS", 1000)
+    with LocalLauncher() as launcher:
+        works = works_of(replace(swarm, faults={"r000": "kill"}), 5)
+        wait_for(launcher, len(launcher.submit(works)))
+    told = [swarm.store.metrics(spec.run_id)[-1] for spec in pretend_specs(5)[1:]]
+    assert {done["devices"] for done in told} == {"1"}
+
+
+def test_a_frozen_process_leaves_when_its_work_is_cancelled(swarm, monkeypatch):
+    monkeypatch.setattr(local, "GRACE_SECONDS", 0.2)
+    slow = replace(swarm, steps_per_run=100_000)
+    first, second = pretend_specs(2)
+    with LocalLauncher(device="cpu", workers=1) as launcher:
+        (frozen,) = launcher.submit([Work(slow, (first,))])
+        deadline = time.monotonic() + 60
+        while not (pids := living(swarm.store)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(pids[0], signal.SIGSTOP)
+        launcher.cancel(frozen)
+        tickets = launcher.submit([Work(swarm, (second,))])
+        assert wait_for(launcher, 1) == {tickets[0]: Outcome()}
+
+
+def test_what_prints_at_the_start_of_a_process_is_no_outcome(swarm, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('a greeting', flush=True)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with LocalLauncher(device="cpu", workers=1) as launcher:
+        assert set(wait_for(launcher, len(launcher.submit(works_of(swarm, 1)))).values()) == {
+            Outcome()
+        }
+
+
+def test_files_of_the_current_folder_hide_no_module(swarm, monkeypatch, tmp_path):
+    pytest.importorskip("torch", reason="groups run under torchrun")
+    for name in ("queue.py", "json.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    with LocalLauncher(device="cpu", workers=2) as launcher:
+        assert set(wait_for(launcher, len(launcher.submit(works_of(swarm, 1)))).values()) == {
+            Outcome()
+        }
+        group = replace(swarm, runs=f"{swarm.runs}2", group=2)
+        assert set(wait_for(launcher, len(launcher.submit(works_of(group, 1)))).values()) == {
+            Outcome()
+        }
+
+
 def test_a_group_takes_its_devices_at_once(swarm, monkeypatch):
     pytest.importorskip("torch", reason="groups run under torchrun")
     monkeypatch.setattr(local, "visible_gpus", lambda: ["4", "5", "6"])

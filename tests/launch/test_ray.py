@@ -22,6 +22,7 @@ from ray.cluster_utils import Cluster
 from mixlaw import __version__
 from mixlaw.claims import Watch
 from mixlaw.errors import CheckpointError, TrainError
+from mixlaw.launch import ray as ray_launcher
 from mixlaw.launch.driver import train_swarm, write_swarm
 from mixlaw.launch.ray import OBJECT_STORE_BYTES, RayLauncher, Resources, _train
 from mixlaw.launch.work import Outcome, Work
@@ -269,6 +270,29 @@ def test_on_an_autoscaling_cluster_large_works_wait_for_their_node(cluster, node
         node(num_cpus=2)
         assert drain(launcher) == {tickets[0]: Outcome()}
     check_results(swarm, specs)
+
+
+def test_a_work_that_waits_for_a_node_that_is_gone_is_refused(cluster, node, swarm, monkeypatch):
+    monkeypatch.setattr(ray_launcher, "ROOM_SECONDS", 0.5)
+    large, slow = node(num_cpus=2), replace(swarm, steps_per_run=100_000)
+    with RayLauncher(cluster.address, resources=Resources(cpus=2)) as launcher:
+        (first,) = launcher.submit([Work(slow, tuple(pretend_specs(1)))])
+        wait_for(lambda: living(slow))
+        (waiting,) = launcher.submit([Work(swarm, tuple(pretend_specs(3)[1:]))])
+        cluster.remove_node(large, allow_graceful=False)
+        ended = drain(launcher, 2)
+    assert ended[first].error is None  # it died, and may be tried again
+    assert isinstance(ended[waiting].error, TrainError)
+    assert "2 x 1k needs 2 cores and 0 GPUs on one machine" in str(ended[waiting].error)
+
+
+def test_each_work_has_a_process_of_its_own(cluster, swarm):
+    """After an error of CUDA no other would succeed in it."""
+    specs = pretend_specs(6)
+    with RayLauncher(cluster.address) as launcher:
+        launcher.submit([Work(swarm, (spec,)) for spec in specs])
+        drain(launcher, 6)
+    assert len({swarm.store.metrics(spec.run_id)[-1]["pid"] for spec in specs}) == 6
 
 
 def test_an_error_tells_its_node(cluster, swarm):

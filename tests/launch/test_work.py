@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
 from mixlaw import errors
-from mixlaw.errors import CheckpointError, MissingExtraError, MixlawError, TrainError
-from mixlaw.launch.work import Outcome, Work
+from mixlaw.errors import (
+    CheckpointError,
+    MissingExtraError,
+    MixlawError,
+    StorageError,
+    TrainError,
+)
+from mixlaw.launch.work import Outcome, Work, may_pass
 from mixlaw.testing import PretendHardware, PretendSwarm, pretend_specs
 
 
@@ -65,3 +73,22 @@ def test_an_error_of_another_package_comes_back_as_its_base():
 
     again = Outcome.from_json(Outcome("no", NoCluster("no")).to_json())
     assert type(again.error) is CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("cause", "passes"),
+    [
+        (OSError(errno.EBUSY, "Please reduce your request rate."), True),
+        (TimeoutError("read timed out"), True),
+        (RuntimeError("an error of a client library"), True),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+        (RuntimeError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error 28)"), False),
+        (PermissionError("AccessDenied"), False),
+        (ImportError("s3fs"), False),
+        (None, False),
+    ],
+)
+def test_what_a_storage_may_take_later(cause, passes):
+    error = StorageError(f"could not write: {cause}")
+    error.__cause__ = cause
+    assert may_pass(error) == passes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import subprocess
 import sys
 import time
@@ -10,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mixlaw.errors import CheckpointError, TrainError
+from mixlaw.claims import RunStatus, Worker, WorkStatus
+from mixlaw.errors import CheckpointError, StorageError, TrainError
 from mixlaw.launch.work import Outcome, Work
 from mixlaw.launch.worker import attempt, death, run_work
+from mixlaw.store import RunStore
 from mixlaw.testing import PretendHardware, PretendSwarm, made_up_result, pretend_specs
 
 COMMAND = [sys.executable, "-m", "mixlaw.launch.worker"]
@@ -55,6 +60,12 @@ def test_what_goes_wrong_is_told(swarm, capsys):
     assert "lower stack_size below 2" in str(memory.reason)
     bug = attempt(work_of(replace(swarm, faults={"r001": "bug"})))
     assert (bug.error, bug.reason) == (None, "ValueError: a bug in the training of r001")
+    alone = attempt(work_of(replace(swarm, faults={"r000": "memory"}), 1))
+    assert "fewer sequences per step (batch_size), or use fewer workers" in str(alone.reason)
+    busy = attempt(work_of(replace(swarm, faults={"r001": "busy"})))
+    assert (busy.error, busy.reason) == (None, f"could not write r001: {os.strerror(errno.EBUSY)}")
+    full = attempt(work_of(replace(swarm, faults={"r001": "full"})))
+    assert isinstance(full.error, StorageError)
     assert "testing.py" in capsys.readouterr().err
     assert swarm.store.storage.names("workers") == []
 
@@ -120,4 +131,52 @@ def test_a_training_that_no_longer_moves_ends_its_worker(swarm, tmp_path):
 def test_reasons_of_deaths():
     assert "-9: out of memory is the usual reason, then lower stack_size" in death(-9)
     assert "SIGSEGV" in death(-11)
+    assert "signal 40" in death(-40)
     assert "exit code 3" in death(3)
+
+
+@pytest.mark.parametrize("told", ["its runs", "nothing yet"])
+def test_a_job_that_is_started_again_elsewhere_outwaits_its_former_self(swarm, told):
+    swarm = replace(swarm, hardware=PretendHardware(lease_seconds=1))
+    work, storage = work_of(swarm), swarm.store.storage
+    runs = tuple(RunStatus(s.run_id, s.label, s.size, None) for s in work.stack)
+    with Worker(swarm.store, lease_seconds=1) as former:
+        former.claim([spec.run_id for spec in work.stack])
+        name = f"workers/{former.id}.json"
+        beat = json.loads(storage.read(name)) | {"host": "elsewhere"}
+    if told == "its runs":
+        beat["work"] = {"runs": [vars(run) for run in runs]}
+        beat["work"] |= {"steps_done": 1, "steps_total": 10, "tokens_per_second": 1.0}
+    storage.write(name, json.dumps(beat).encode())
+    assert attempt(work) == Outcome()
+    assert len(swarm.store.finished()) == 2
+
+
+def test_runs_of_a_living_worker_are_not_waited_for(swarm):
+    work = work_of(swarm)
+    runs = tuple(RunStatus(s.run_id, s.label, s.size, None) for s in work.stack)
+    with Worker(swarm.store, lease_seconds=3) as other:
+        other.claim([spec.run_id for spec in work.stack])
+        other.report(WorkStatus(runs, 1, 10, 1.0))
+        assert attempt(work) == Outcome()
+        assert all(map(other.holds, [spec.run_id for spec in work.stack]))
+
+
+def test_it_is_told_who_has_the_runs_before_the_first_step(swarm, monkeypatch):
+    told = []
+    monkeypatch.setattr(Worker, "report", lambda self, work: told.append(work))
+    monkeypatch.setattr(PretendSwarm, "train", lambda self, stack, worker: None)
+    work = work_of(swarm)
+    run_work(work)
+    assert [(len(now.runs), now.steps_done, now.steps_total) for now in told] == [(2, 0, 10)]
+
+
+def test_a_group_around_is_not_ours(swarm, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run_work(work_of(swarm))
+    assert len(swarm.store.finished()) == 2
+    pytest.importorskip("torch", reason="groups run under torchrun")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run_work(work_of(replace(swarm, runs=f"{swarm.runs}2", group=2)))
+    assert len(RunStore(f"{swarm.runs}2").finished()) == 2

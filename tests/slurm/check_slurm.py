@@ -7,6 +7,8 @@ take minutes.
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -27,12 +29,14 @@ from telling_swarm import TellingSwarm  # noqa: E402
 
 from mixlaw.claims import Watch  # noqa: E402
 from mixlaw.errors import CheckpointError, TrainError  # noqa: E402
+from mixlaw.launch import slurm  # noqa: E402
 from mixlaw.launch.driver import train_swarm, write_swarm  # noqa: E402
 from mixlaw.launch.local import LocalLauncher  # noqa: E402
 from mixlaw.launch.slurm import SlurmLauncher, SlurmOptions  # noqa: E402
 from mixlaw.launch.work import Launcher, Outcome, Work  # noqa: E402
 from mixlaw.runs import RunSpec  # noqa: E402
 from mixlaw.testing import (  # noqa: E402
+    CHECKPOINT_STEPS,
     check_launcher,
     made_up_result,
     pretend_specs,
@@ -180,11 +184,33 @@ def test_options_that_slurm_refuses_are_told(swarm, tmp_path):
         launcher.submit([Work(swarm, tuple(pretend_specs(1)))])
 
 
-def test_the_next_launcher_waits_for_the_jobs_of_the_last(swarm, tmp_path):
+def test_a_limit_on_jobs_names_what_makes_them_fewer(swarm, tmp_path, monkeypatch):
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    told = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    sbatch.write_text(f'#!/bin/sh\necho "{told}" >&2\nexit 1\n')
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    works = [Work(swarm, (spec,)) for spec in pretend_specs(2)]
+    with (
+        SlurmLauncher(tmp_path / "jobs", OPTIONS) as launcher,
+        pytest.raises(TrainError, match=r"refused 2 jobs \(.*submit limit.*raise stack_size"),
+    ):
+        launcher.submit(works)
+
+
+@pytest.mark.parametrize("where", ["here", "on another machine"])
+def test_the_next_launcher_waits_for_the_jobs_of_the_last(swarm, tmp_path, monkeypatch, where):
+    monkeypatch.setattr(slurm, "LEASE_SECONDS", 3)
     specs = pretend_specs(5)
     left = SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1)
     left.submit([Work(swarm, tuple(specs[:2])), Work(swarm, tuple(specs[2:4]))])
     jobs = queued()
+    heartbeat = tmp_path / "jobs" / "arrays" / "workers" / f"{left._driver.id}.json"
+    content = heartbeat.read_text()
+    left._driver.__exit__()  # as when it is killed, but for its heartbeat
+    if where != "here":
+        heartbeat.write_text(json.dumps(json.loads(content) | {"host": "far"}))
     with SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1) as launcher:
         # The stacks are cut differently now, and there is one run more.
         works = [Work(swarm, (spec,)) for spec in specs[:3]]
@@ -194,10 +220,86 @@ def test_the_next_launcher_waits_for_the_jobs_of_the_last(swarm, tmp_path):
     assert_trained_once(swarm, specs)
 
 
+def test_a_launcher_leaves_the_jobs_of_a_living_one_alone(slow, tmp_path):
+    specs = pretend_specs(2)
+    with SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1) as first:
+        (ticket,) = first.submit([Work(slow, tuple(specs[:1]))])
+        (job,) = queued()
+        with SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1) as second:
+            second.submit([Work(slow, tuple(specs))])
+            assert len(queued()) == 2
+        assert queued() == [job]
+        assert outcomes(first, 1) == {ticket: Outcome()}
+    assert_trained_once(slow, specs[:1])
+
+
+def test_a_driver_that_others_took_for_dead_cancels_nothing_of_theirs(slow, tmp_path):
+    (spec,) = pretend_specs(1)
+    slept = SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1)
+    slept.submit([Work(slow, (spec,))])
+    slept._driver._stop.set()
+    slept._driver._thread.join()
+    (tmp_path / "jobs" / "arrays" / "workers" / f"{slept._driver.id}.json").unlink()
+    with SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1) as launcher:
+        (ticket,) = launcher.submit([Work(slow, (spec,))])
+        slept.close()
+        assert outcomes(launcher, 1) == {ticket: Outcome()}
+
+
+SUBMITTER = """
+import os, sys
+from submitit import SlurmExecutor
+from mixlaw.launch.driver import read_swarm
+from mixlaw.launch.slurm import SlurmLauncher, SlurmOptions
+from mixlaw.launch.work import Work
+
+submit = SlurmExecutor._internal_process_submissions
+
+def cut_short(*given):
+    submit(*given)
+    if sys.argv[3] == "killed":
+        os._exit(9)
+    raise KeyboardInterrupt
+
+SlurmExecutor._internal_process_submissions = cut_short
+swarm, specs = read_swarm(sys.argv[1])
+options = SlurmOptions(gpus_per_process=0, cpus_per_process=1, minutes=30, parallel=3)
+with SlurmLauncher(sys.argv[2], options) as launcher:
+    launcher.submit([Work(swarm, (spec,)) for spec in specs])
+"""
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_a_driver_that_ends_in_the_instant_of_submitting_leaves_no_orphan(
+    swarm, tmp_path, how, number
+):
+    specs = pretend_specs(number)
+    if how == "interrupted":  # Slurm gives what it cancels some seconds, enough for a short run
+        swarm = replace(swarm, step_seconds=0.5)
+    write_swarm(swarm, specs)
+    places = [str(tmp_path / "runs"), str(tmp_path / "jobs")]
+    ended = subprocess.run([sys.executable, "-c", SUBMITTER, *places, how], stderr=subprocess.PIPE)
+    if how == "interrupted":
+        assert b"KeyboardInterrupt" in ended.stderr
+        wait_for(lambda: queued() == [])
+        assert swarm.store.finished() == set()
+        return
+    jobs = queued()
+    assert len(jobs) == number
+    with SlurmLauncher(tmp_path / "jobs", OPTIONS, look_seconds=1) as launcher:
+        tickets = launcher.submit([Work(swarm, (spec,)) for spec in specs])
+        assert set(queued()) <= set(jobs)
+        assert outcomes(launcher, number) == dict.fromkeys(tickets, Outcome())
+    assert_trained_once(swarm, specs)
+
+
 # The driver
 
 
-def test_a_swarm(swarm, launcher):
+def test_a_swarm(swarm, launcher, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # of the driver, not of its jobs
+        monkeypatch.setenv(name, "1")
     specs = pretend_specs(8)
     assert train_swarm(swarm, specs, launcher) == {}
     assert_trained_once(swarm, specs)
@@ -307,7 +409,8 @@ def assert_resumed(swarm: TellingSwarm, spec: RunSpec) -> None:
     claims = [name for name in swarm.store.storage.names(spec.run_id) if "claim" in name]
     assert len(claims) >= 3  # a worker's, perhaps given up; another's, given up
     told = swarm.told(spec)
-    assert len(told) < swarm.steps_per_run + 10
+    resumed = sum(after <= before for before, after in itertools.pairwise(told))
+    assert len(told) <= swarm.steps_per_run + CHECKPOINT_STEPS * resumed
     assert told.count(1) == 1
     assert times_trained(swarm.store, [spec]) == [1]
     assert swarm.store.results([spec]) == {spec.run_id: made_up_result(spec)}

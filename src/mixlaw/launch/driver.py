@@ -7,21 +7,24 @@ others hold, and takes it over when they die.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixlaw.claims import Heartbeat, Watch
-from mixlaw.errors import TrainError
+from mixlaw.claims import WORKERS, Heartbeat, Watch
+from mixlaw.errors import StorageError, TrainError
 from mixlaw.launch.work import (
     Launcher,
     Outcome,
     Trainable,
     Work,
+    may_pass,
+    readable,
     stack_name,
     swarm_from_dict,
     swarm_to_dict,
@@ -34,6 +37,9 @@ POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 LOOK_SHARE = 5
 """A look at the run folder costs seconds when it is a bucket: they are at most one in so many."""
+REFUSED_SECONDS = 300.0
+"""How long the run folder may refuse looks before the call ends: a bucket that is asked too often
+or a network that is down for a while is no reason to."""
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +80,9 @@ def train_swarm(
     """Train what has no result yet. Interrupt at will; the next call goes on.
 
     Args:
-        max_attempts: how often a run may be lost (its worker died) without having come further
-            than the time before; then it is given up and the others go on.
+        max_attempts: how often a run may be lost (its worker died, or the storage refused it what
+            may pass) without having come further than the time before; then it is given up and
+            the others go on.
     Returns: run id -> why it has no result; {} when all have one.
     Raises: MixlawError: a worker met what a user must mend; the works still running are cancelled.
     """
@@ -95,18 +102,23 @@ def train_runs(
     """`train_swarm` of some runs of a swarm that another call has described in its folder."""
     call = _Call(swarm, specs, launcher, max_attempts)
     try:
-        next_look = 0.0
+        next_look, looked = 0.0, time.monotonic()
         while call.todo:
-            ended = launcher.poll()
-            for ticket, outcome in ended.items():
-                call.end(ticket, outcome)
-            began = time.monotonic()
-            if (ended and not call.running) or began >= next_look:
-                progress = call.look()
-                if on_progress is not None:
-                    on_progress(progress)
-                took = time.monotonic() - began
-                next_look = began + max(LOOK_SECONDS, LOOK_SHARE * took)
+            call.hear(launcher.poll())
+            began, progress = time.monotonic(), None
+            try:
+                ended = call.settle()
+                if (ended and not call.running) or began >= next_look:
+                    progress = call.look()
+                    looked = time.monotonic()
+                    next_look = began + max(LOOK_SECONDS, LOOK_SHARE * (looked - began))
+            except StorageError as error:
+                if not may_pass(error) or time.monotonic() - looked > REFUSED_SECONDS:
+                    raise
+                log.info("%s; trying on", error)
+                time.sleep(LOOK_SECONDS)
+            if progress is not None and on_progress is not None:
+                on_progress(progress)
             time.sleep(POLL_SECONDS)
     finally:
         for ticket in list(call.running):
@@ -118,15 +130,29 @@ def train_runs(
 
 
 def write_swarm(swarm: Trainable, specs: Sequence[RunSpec]) -> None:
-    """Describe in the run folder what is to be trained, for workers that come by themselves."""
-    data = {"swarm": swarm_to_dict(swarm), "specs": [spec.to_dict() for spec in specs]}
+    """Describe in the run folder what is to be trained, for workers that come by themselves.
+
+    Specs that an earlier call described are kept, if it trained in the same way.
+    """
+    earlier: list[RunSpec] = []
+    with contextlib.suppress(TrainError):  # none, or of another mixlaw
+        described, specs_described = read_swarm(swarm.store.root)
+        if _losses_of(described) == _losses_of(swarm):
+            earlier = specs_described
+    merged = {spec.run_id: spec.to_dict() for spec in [*earlier, *specs]}
+    data = {"swarm": swarm_to_dict(swarm), "specs": list(merged.values())}
     swarm.store.storage.write(SWARM_FILE, json.dumps(data).encode())
+
+
+def _losses_of(swarm: Trainable) -> dict[str, Any]:
+    """What of a swarm decides losses."""
+    return {k: v for k, v in swarm_to_dict(swarm).items() if k not in ("runs", "hardware")}
 
 
 def read_swarm(url: str) -> tuple[Trainable, list[RunSpec]]:
     """The swarm of a run folder, and its specs.
 
-    Raises: TrainError: nothing is described there.
+    Raises: TrainError: nothing is described there, or not in a way that can be read here.
     """
     content = open_storage(url).read(SWARM_FILE)
     if content is None:
@@ -134,10 +160,11 @@ def read_swarm(url: str) -> tuple[Trainable, list[RunSpec]]:
             f"{url} has no {SWARM_FILE}, so it says nothing to train; give the run folder of a "
             "study (its runs/) after `mixlaw train` has begun there"
         )
-    data: dict[str, Any] = json.loads(content)
-    # The folder may be mounted elsewhere on this machine.
-    swarm = swarm_from_dict({**data["swarm"], "runs": str(url)})
-    return swarm, [RunSpec.from_dict(spec) for spec in data["specs"]]
+    with readable(f"the {SWARM_FILE} of {url}"):
+        data: dict[str, Any] = json.loads(content)
+        # The folder may be mounted elsewhere on this machine.
+        swarm = swarm_from_dict({**data["swarm"], "runs": str(url)})
+        return swarm, [RunSpec.from_dict(spec) for spec in data["specs"]]
 
 
 @dataclass
@@ -157,6 +184,9 @@ class _Call:
             a running work, or waits because somebody else seems to hold it.
         diverged: run ids of results without losses.
         running: ticket -> work.
+        ended: ticket -> outcome of works that ended and are not yet settled.
+        heard: ticket -> the living worker that was last seen to train it.
+        silent: ticket -> since when this worker gives no sign of life.
     """
 
     def __init__(
@@ -172,6 +202,9 @@ class _Call:
         self.flops = {run_id: swarm.flops([spec]) for run_id, spec in self.todo.items()}
         self.losses = {run_id: _Losses() for run_id in self.todo}
         self.running: dict[str, Work] = {}
+        self.ended: dict[str, Outcome] = {}
+        self.heard: dict[str, str] = {}
+        self.silent: dict[str, float] = {}
         taken = _runs_of(self.watch.heartbeats())
         self._submit([free for stack in stacks if (free := _without(stack, taken))])
 
@@ -184,29 +217,54 @@ class _Call:
         results = self.swarm.store.results(finished)
         return {run_id for run_id, result in results.items() if result.status == FAILED}
 
-    def end(self, ticket: str, outcome: Outcome) -> None:
-        """Take note of a work that ended. Raises: the outcome's error."""
-        work = self.running.pop(ticket)
-        if outcome.error is not None:
-            raise outcome.error
-        reason = outcome.reason or "its worker ended without training it"
-        if outcome.reason:
-            log.warning("%s: %s", work.name, outcome.reason)
+    def hear(self, ended: Mapping[str, Outcome]) -> None:
+        """Take note of works that ended. Raises: the error of one."""
+        for ticket, outcome in ended.items():
+            if outcome.error is not None:
+                raise outcome.error
+            self.ended[ticket] = outcome
+
+    def settle(self) -> bool:
+        """Count what the works that ended have lost; whether there were any.
+
+        Raises: StorageError: then those that are left are settled next time.
+        """
+        there_were = bool(self.ended)
+        for ticket in list(self.ended):
+            self._settle(self.running[ticket], self.ended[ticket])
+            del self.ended[ticket]
+            for known in (self.running, self.heard, self.silent):
+                known.pop(ticket, None)
+        return there_were
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
         store = self.swarm.store
         finished = set(store.results(work.stack))
-        if outcome.reason:  # it may have died between a result and the end of its checkpoints
+        lost = [spec.run_id for spec in work.stack if spec.run_id not in finished]
+        if outcome.reason is None:
+            lost = self.watch.free(lost)  # the others are in the hands of somebody else
+        else:  # it may have died between a result and the end of its checkpoints
             for run_id in finished:
                 store.delete_checkpoints(run_id)
-        for run_id in {spec.run_id for spec in work.stack} - finished:
-            losses, reached = self.losses[run_id], max(store.checkpoints(run_id), default=0)
-            losses.count = 1 if reached > losses.checkpoint else losses.count + 1
-            losses.checkpoint, losses.reason = reached, reason
+        reached = {run_id: max(store.checkpoints(run_id), default=0) for run_id in lost}
+        if outcome.reason is not None:
+            log.warning("%s: %s", work.name, outcome.reason)
+        for run_id in lost:
+            losses = self.losses[run_id]
+            losses.count = 1 if reached[run_id] > losses.checkpoint else losses.count + 1
+            losses.checkpoint = reached[run_id]
+            losses.reason = outcome.reason or "its worker ended without training it"
 
     def look(self) -> Progress:
         """Learn from the run folder what is done and what is lost; submit that again."""
+        storage = self.swarm.store.storage
+        beating = {name.removesuffix(".json") for name in storage.names(WORKERS)}
         living = self.watch.heartbeats()  # before the results: who is gone has saved its own
         finished = self.todo.keys() & self.swarm.store.finished()
-        self.diverged |= self._diverged([self.todo.pop(run_id) for run_id in finished])
+        self.diverged |= self._diverged([self.todo[run_id] for run_id in finished])
+        for run_id in finished:
+            del self.todo[run_id]
+        self._end_frozen(beating, living)
         in_hand = {spec.run_id for work in self.running.values() for spec in work.stack}
         in_hand |= _runs_of(living)
         waiting = [run_id for run_id in self.todo if run_id not in in_hand]
@@ -219,6 +277,28 @@ class _Call:
                 del self.todo[run_id]
         self._submit(self._cut(list(again.values())))
         return self._progress(living)
+
+    def _end_frozen(self, beating: Collection[str], living: Sequence[Heartbeat]) -> None:
+        """Cancel works whose workers stand still: a stopped machine or process, a file system that
+        hangs. Not those whose workers said goodbye: a job may be queued once more by its cluster.
+
+        Args:
+            beating: workers that had a heartbeat before those of the dead were removed.
+        """
+        worker_of = {run_id: beat.worker for beat in living for run_id in _runs_of([beat])}
+        for ticket, work in list(self.running.items()):
+            workers = [worker_of[s.run_id] for s in work.stack if s.run_id in worker_of]
+            if workers:
+                self.heard[ticket] = workers[0]
+                self.silent.pop(ticket, None)
+                continue
+            now = time.monotonic()
+            if self.heard.get(ticket) in beating:
+                self.silent.setdefault(ticket, now)
+            # A launcher may take a while to hear of a death, and knows better why.
+            if now - self.silent.get(ticket, now) > self.watch.lease_seconds:
+                self.launcher.cancel(ticket)
+                self.ended.setdefault(ticket, Outcome("its worker gave no sign of life any more"))
 
     def _cut(self, specs: list[RunSpec]) -> list[list[RunSpec]]:
         """Stacks of runs that were lost. On its last attempt each is alone, so that a run that

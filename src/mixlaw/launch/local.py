@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import queue
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from mixlaw.errors import TrainError
 from mixlaw.launch.work import Outcome, Work
-from mixlaw.launch.worker import GRACE_SECONDS, death
+from mixlaw.launch.worker import GRACE_SECONDS, death, python_environment
+
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.5, 600.0
+"""A device rests after a loss, doubly after the next, while others do well: a broken one would else
+take work after work from these."""
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(eq=False)
@@ -26,12 +35,13 @@ class _Seat:
     process: subprocess.Popen[str]
     devices: tuple[str, ...]
     ticket: str | None = None
-    leaving: bool = False
+    leaves_by: float = math.inf
     listener: threading.Thread = field(init=False)
 
     def dismiss(self) -> None:
         """Closed standard input interrupts the training, if any, and ends the process."""
-        self.ticket, self.leaving = None, True
+        self.ticket = None
+        self.leaves_by = min(self.leaves_by, time.monotonic() + GRACE_SECONDS + 1)
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -40,17 +50,20 @@ class _Seat:
 class LocalLauncher:
     """A `Launcher` of persistent processes (importing torch takes seconds), started when needed.
 
-    A process that dies takes only its own work with it and is replaced. Works that take several
+    A process that dies takes only its own work with it and is replaced, as is one that lost a work:
+    after an error of CUDA no other would succeed in it. Works that take several
     processes get as many devices at once and wait until these are free.
 
     Args:
         device: "cpu"; "cuda": the visible GPUs; "auto": these, or the CPU when there is none.
         workers: processes on a CPU, one thread each; default: one per core. On GPUs: the most
             GPUs to use; default: all.
-    Raises: TrainError: "cuda" without a visible GPU.
+    Raises: TrainError: "cuda" without a visible GPU; no workers.
     """
 
     def __init__(self, *, device: str = "auto", workers: int | None = None):
+        if workers is not None and workers < 1:
+            raise TrainError(f"workers is {workers}; it must be at least 1, or left out for all")
         gpus = visible_gpus() if device != "cpu" else []
         if device == "cuda" and not gpus:
             raise TrainError(
@@ -60,6 +73,8 @@ class LocalLauncher:
         self._on_gpus = bool(gpus)
         everything = gpus or [str(core) for core in range(workers or available_cores())]
         self._devices = tuple(everything[:workers])
+        self._losses: Counter[str] = Counter()  # of a device, since it last did well
+        self._rests_until: dict[str, float] = {}
         self._seats: list[_Seat] = []
         self._queue: list[tuple[float, str, Work]] = []
         self._ended: dict[str, Outcome] = {}
@@ -91,13 +106,15 @@ class LocalLauncher:
             while True:
                 seat, answer = self._answers.get_nowait()
                 if seat.ticket is not None:
-                    self._ended[seat.ticket] = Outcome.from_json(answer)
-                    seat.ticket = None
+                    self._end(seat, Outcome.from_json(answer))
         for seat in [seat for seat in self._seats if seat.process.poll() is not None]:
             self._seats.remove(seat)
             if seat.ticket is not None:
-                self._ended[seat.ticket] = Outcome(death(seat.process.returncode))
+                self._end(seat, Outcome(death(seat.process.returncode)))
             seat.dismiss()
+        for seat in self._seats:
+            if time.monotonic() > seat.leaves_by:
+                seat.process.kill()
         self._fill()
         ended, self._ended = self._ended, {}
         return ended
@@ -129,6 +146,20 @@ class LocalLauncher:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _end(self, seat: _Seat, outcome: Outcome) -> None:
+        assert seat.ticket is not None
+        self._ended[seat.ticket] = outcome
+        seat.ticket = None
+        if outcome.reason is None:
+            for device in seat.devices:
+                del self._losses[device]
+            return
+        seat.dismiss()
+        for device in seat.devices:
+            rest = min(FIRST_REST_SECONDS * 2 ** self._losses[device], LONGEST_REST_SECONDS)
+            self._rests_until[device] = time.monotonic() + rest
+            self._losses[device] += 1
+
     def _fill(self) -> None:
         """Give works to free devices. A work that waits for several holds up those behind it:
         otherwise they would never be free together."""
@@ -141,11 +172,13 @@ class LocalLauncher:
 
     def _seat(self, num_devices: int) -> _Seat | None:
         """An idle process that holds so many devices; None: not yet."""
-        idle = [seat for seat in self._seats if seat.ticket is None and not seat.leaving]
+        idle = [seat for seat in self._seats if seat.ticket is None and seat.leaves_by == math.inf]
         for seat in idle:
             if len(seat.devices) == num_devices:
                 return seat
         held = {device for seat in self._seats for device in seat.devices}
+        if len(self._losses) < len(self._devices):  # some do well
+            held |= {device for device, end in self._rests_until.items() if time.monotonic() < end}
         free = [device for device in self._devices if device not in held]
         if len(free) >= num_devices:
             return self._start(tuple(free[:num_devices]))
@@ -156,16 +189,21 @@ class LocalLauncher:
         return None
 
     def _start(self, devices: tuple[str, ...]) -> _Seat:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mixlaw.launch.worker", "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            env=os.environ | self._environment(devices),
-            start_new_session=True,  # Ctrl-C is the parent's to deal with
-        )
+        answers, worker_end = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mixlaw.launch.worker", "--serve", str(worker_end)],
+                stdin=subprocess.PIPE,
+                stdout=2,  # what prints in it is not of the parent's standard output
+                pass_fds=[worker_end],
+                encoding="utf-8",
+                env=os.environ | python_environment() | self._environment(devices),
+                start_new_session=True,  # Ctrl-C is the parent's to deal with
+            )
+        finally:
+            os.close(worker_end)
         seat = _Seat(process, devices)
-        seat.listener = threading.Thread(target=self._listen, args=(seat,), daemon=True)
+        seat.listener = threading.Thread(target=self._listen, args=(seat, answers), daemon=True)
         seat.listener.start()
         self._seats.append(seat)
         return seat
@@ -175,10 +213,9 @@ class LocalLauncher:
             return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
         return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
-    def _listen(self, seat: _Seat) -> None:
-        assert seat.process.stdout is not None
-        with seat.process.stdout as stdout:
-            for answer in stdout:
+    def _listen(self, seat: _Seat, answers_fd: int) -> None:
+        with os.fdopen(answers_fd, encoding="utf-8") as answers:
+            for answer in answers:
                 self._answers.put((seat, answer))
 
 
@@ -191,7 +228,13 @@ def visible_gpus() -> list[str]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use, and its container has, if it is in one."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1  # macOS
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+    except OSError:  # no control groups of version 2 here
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

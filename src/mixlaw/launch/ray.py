@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ except ImportError:
 OBJECT_STORE_BYTES = 80 * 2**20
 FORCED_SECONDS = 10.0
 KNOCK_SECONDS = 10.0
+ROOM_SECONDS = 10.0  # between looks whether queued works still fit somewhere
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,15 @@ class Resources:
             )
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A work with Ray: a reference to its result, its name, and what it needs of one machine."""
+
+    reference: Any
+    name: str
+    need: Mapping[str, float]
+
+
 class RayLauncher:
     """Trains each work as a Ray task on whichever machine of a cluster has room.
 
@@ -72,6 +84,7 @@ class RayLauncher:
     now, counts attempts and tells people why; and two counters would multiply: three attempts of
     four tries each, of which the first three would start blindly before the lost claims lapse.
     The task's result lives with the driver, so a node that dies later takes nothing with it.
+    Each has a process of its own: after an error of CUDA no other would succeed in it.
 
     All machines need the same mixlaw, and the run folder and corpus under the names that the
     driver uses: a shared file system, or for the run folder a bucket. A task that finds them
@@ -110,10 +123,12 @@ class RayLauncher:
         self._gpus = float(on_gpus) if resources.gpus is None else resources.gpus
         if device == "cpu":
             self._gpus = 0.0
-        self._task = ray.remote(max_retries=0)(_train)
-        self._running: dict[str, Any] = {}  # ticket -> reference to the task's result
+        self._task = ray.remote(max_retries=0, max_calls=1)(_train)
+        self._running: dict[str, _Task] = {}  # by ticket
         self._refused: dict[str, Outcome] = {}
-        self._cancelled: list[Any] = []
+        self._cancelled: dict[Any, float] = {}  # reference -> when it is ended by force
+        self._homeless: set[str] = set()  # tickets that fitted on no node at the last look
+        self._looked = time.monotonic()
         self._numbers = itertools.count(1)
 
     @property
@@ -147,11 +162,7 @@ class RayLauncher:
     ) -> None:
         need = self._need(work.processes)
         if not self.autoscaling and not any(_fits(need, node) for node in nodes):
-            self._refused[ticket] = _refusal(
-                f"{work.name} needs {_amounts(need)} on one machine, but the living nodes of the "
-                f"Ray cluster have {'; '.join(sorted(set(map(_amounts, nodes)))) or 'nothing'}; "
-                "reserve less, add a larger node, or say that the cluster is autoscaling"
-            )
+            self._refused[ticket] = _no_room(work.name, need, nodes)
             return
         task = self._task.options(
             name=f"mixlaw {work.name}",
@@ -159,7 +170,8 @@ class RayLauncher:
             num_gpus=need["GPU"],
             scheduling_strategy="SPREAD",  # two stacks run fastest on two machines
         )
-        self._running[ticket] = task.remote(work.to_json(), described, __version__)
+        reference = task.remote(work.to_json(), described, __version__)
+        self._running[ticket] = _Task(reference, work.name, need)
 
     def _need(self, processes: int) -> dict[str, float]:
         """Ray's names -> amounts, for a work of so many processes."""
@@ -171,25 +183,50 @@ class RayLauncher:
 
         Raises: TrainError: the connection to the cluster is lost.
         """
+        ended: dict[str, Outcome] = {}
+        if self._running or self._cancelled:
+            with _connection():
+                self._force_cancelled()
+                left = set(_unended([task.reference for task in self._running.values()]))
+                for ticket, task in list(self._running.items()):
+                    if task.reference not in left:
+                        ended[ticket] = _outcome(self._running.pop(ticket).reference)
+                self._refuse_homeless()
         refused, self._refused = self._refused, {}
-        if not self._running:
-            return refused
-        with _connection():
-            references = list(self._running.values())
-            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
-            ended = set(ready)
-            tickets = [ticket for ticket, ref in self._running.items() if ref in ended]
-            return refused | {ticket: _outcome(self._running.pop(ticket)) for ticket in tickets}
+        return refused | ended
+
+    def _force_cancelled(self) -> None:
+        """What is frozen does not hear that it is cancelled, and would keep its place."""
+        for reference in _unended(list(self._cancelled)):
+            if time.monotonic() > self._cancelled[reference]:
+                self._cancelled[reference] = math.inf
+                ray.cancel(reference, force=True)
+
+    def _refuse_homeless(self) -> None:
+        """Works whose last fitting node went away would wait for ever. They are refused at the
+        second look: those that trained on it end by themselves, and can be tried again."""
+        if self.autoscaling or time.monotonic() - self._looked < ROOM_SECONDS:
+            return
+        self._looked, nodes = time.monotonic(), list(_nodes())
+        homeless = {
+            ticket: task
+            for ticket, task in self._running.items()
+            if not any(_fits(task.need, node) for node in nodes)
+        }
+        for ticket in homeless.keys() & self._homeless:
+            self.cancel(ticket)
+            self._refused[ticket] = _no_room(homeless[ticket].name, homeless[ticket].need, nodes)
+        self._homeless = homeless.keys() - self._refused.keys()
 
     def cancel(self, ticket: str) -> None:
         """Interrupt this work, if it still runs, so that it lets go of its runs and ends. `poll`
-        will not tell of it; `close` ends it by force if it has not ended then."""
+        will not tell of it; later calls end it by force if it has not ended then."""
         self._refused.pop(ticket, None)
-        reference = self._running.pop(ticket, None)
-        if reference is not None:
-            self._cancelled.append(reference)
+        task = self._running.pop(ticket, None)
+        if task is not None:
+            self._cancelled[task.reference] = time.monotonic() + GRACE_SECONDS + 1
             with contextlib.suppress(TrainError), _connection():  # a lost cluster ends it, too
-                ray.cancel(reference, force=False)
+                ray.cancel(task.reference, force=False)
 
     def close(self) -> None:
         """End all that still runs, and the cluster if this launcher started it."""
@@ -197,20 +234,14 @@ class RayLauncher:
             self.cancel(ticket)
         try:
             with contextlib.suppress(TrainError), _connection():
-                for reference in self._unended(GRACE_SECONDS + 1):
+                for reference in _unended(list(self._cancelled), GRACE_SECONDS + 1):
                     ray.cancel(reference, force=True)
-                self._unended(FORCED_SECONDS)
+                _unended(list(self._cancelled), FORCED_SECONDS)
         finally:
             self._cancelled.clear()
             if self._connected:
                 ray.shutdown()
                 self._connected = False
-
-    def _unended(self, seconds: float) -> list[Any]:
-        """Of the cancelled tasks, those that still run after so long. Of the others Ray knows that
-        they were interrupted, or that their processes are gone."""
-        count = len(self._cancelled)
-        return ray.wait(self._cancelled, num_returns=count, timeout=seconds)[1] if count else []
 
     def __enter__(self) -> Self:
         return self
@@ -329,6 +360,13 @@ def _on_node(error: MixlawError, host: str) -> MixlawError:
     return type(error)(told)
 
 
+def _unended(references: list[Any], seconds: float = 0) -> list[Any]:
+    """Of some tasks, those that wait or run after so long. Of the others Ray knows how they ended,
+    that they were interrupted, or that their processes are gone."""
+    count = len(references)
+    return ray.wait(references, num_returns=count, timeout=seconds)[1] if count else []
+
+
 def _outcome(reference: Any) -> Outcome:
     """What became of a task that ended."""
     try:
@@ -353,6 +391,14 @@ def _outcome(reference: Any) -> Outcome:
         )
     except ray_errors.RayError as error:
         return Outcome(f"{type(error).__name__}: {_first_line(error)}")
+
+
+def _no_room(name: str, need: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> Outcome:
+    return _refusal(
+        f"{name} needs {_amounts(need)} on one machine, but the living nodes of the Ray cluster "
+        f"have {'; '.join(sorted(set(map(_amounts, nodes)))) or 'nothing'}; reserve less, add a "
+        "larger node, or say that the cluster is autoscaling"
+    )
 
 
 def _refusal(message: str) -> Outcome:

@@ -3,7 +3,8 @@
 A job outlives its driver: kill the driver, or lose the connection to it, and its jobs go on. The
 next launcher on the same folder finds those that are still queued or running and waits for them,
 instead of submitting their runs again; their place in the queue is kept. Only `close`, which is
-also what Ctrl-C comes to, cancels them.
+also what Ctrl-C comes to, cancels them. A driver holds an array of jobs by a claim, as a worker
+holds a run, so that one that lives keeps its jobs to itself.
 
 Before Slurm takes a node away (pre-emption, time limit) it warns the job; submitit then requeues
 it, and it goes on from the checkpoints in the run folder.
@@ -14,9 +15,10 @@ path: the work itself and its outcome travel as JSON in `folder`. Nothing is unp
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 import uuid
@@ -25,10 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from mixlaw.claims import Watch, Worker
 from mixlaw.errors import MissingExtraError, TrainError
-from mixlaw.files import read_json, write_json, write_text
+from mixlaw.files import write_text
+from mixlaw.launch.slurm_queue import ENDED, GONE, Queue, cancel
 from mixlaw.launch.work import Outcome, Work
 from mixlaw.launch.worker import attempt
+from mixlaw.store import RunStore
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -36,23 +41,12 @@ if TYPE_CHECKING:
 
 ARRAY_JOBS = 1000  # Slurm's default MaxArraySize is 1001
 TIME_OUTS = 100  # of one job: each brings it further, so only one that hangs has so many
-SILENT_SECONDS = 600  # without an answer of Slurm; a controller that restarts takes less
 HANDED_DOWN = ("SLURM_CONF", "SUBMITIT_PREEMPT_SIGNAL")  # which Slurm, and how it warns
 CLOSE_SECONDS = 120  # Slurm kills 30 s (KillWait) after it asked
+LEASE_SECONDS = 60  # a driver of another machine that is silent for so long is gone
+JOBS = "jobs.json"
 
-# Any other state is of a job that waits, runs or will be started again.
-ENDED = {
-    "BOOT_FAIL": "its node did not start",
-    "CANCELLED": "it was cancelled",
-    "COMPLETED": "it left no result",
-    "DEADLINE": "it missed its deadline",
-    "FAILED": "it failed",
-    "NODE_FAIL": "its node failed",
-    "OUT_OF_MEMORY": "it ran out of memory; raise memory_gb or lower stack_size",
-    "PREEMPTED": "it was pre-empted",
-    "TIMEOUT": "it reached its time limit",
-    "GONE": "it left the queue without a result",
-}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,8 +91,15 @@ class SlurmOptions:
 
 @dataclass(frozen=True)
 class _Job:
-    """A job that is in Slurm's queue as far as known, and the ids of the runs it trains."""
+    """A job that is in Slurm's queue as far as known.
 
+    Attributes:
+        array: its name in Slurm, which it shares with the others of its array.
+        work: name of its files.
+        runs: ids of those it trains.
+    """
+
+    array: str
     work: str
     runs: frozenset[str]
 
@@ -137,12 +138,16 @@ class SlurmLauncher:
         self.slots = self.options.parallel
         self._works = self.folder / "works"
         self._works.mkdir(parents=True, exist_ok=True)
-        self._queue = _Queue(look_seconds)
+        self._arrays = RunStore(self.folder / "arrays")
+        self._driver = Worker(self._arrays, lease_seconds=LEASE_SECONDS)
+        self._queue = Queue(look_seconds)
         self._tickets: dict[str, _Ticket] = {}
         self._suspects: dict[str, str] = {}
         self._unwanted: set[str] = set()  # to cancel
         self._cancelled: set[str] = set()  # they may still be ending
-        self._jobs = self._left_over()
+        left = self._left_over()
+        self._driver.__enter__()
+        self._jobs = self._take_over(left)
         self._adopted = dict(self._jobs)
 
     def submit(self, works: Sequence[Work]) -> list[str]:
@@ -173,17 +178,17 @@ class SlurmLauncher:
 
         Raises: TrainError: Slurm has not answered for ten minutes.
         """
-        self._scancel_unwanted()
+        self._cancel_unwanted()
         if not self._jobs or not self._queue.due():
             return {}
         # The queue first: a job that is gone from it has written its outcome before.
-        states = self._queue.look()
+        queue = self._queue.look()
         written = {file.name for file in self._works.iterdir()}
         for job_id, job in list(self._jobs.items()):
             if f"{job.work}.outcome.json" in written:
                 self._end(job_id, self._outcome(job))
-            elif states is not None:
-                self._suspect(job_id, states.get(job_id, "GONE"))
+            elif queue is not None:
+                self._suspect(job_id, queue.get(job_id, GONE).state)
         ended = [name for name, ticket in self._tickets.items() if not ticket.jobs]
         return {name: self._tickets.pop(name).outcome for name in ended}
 
@@ -194,25 +199,29 @@ class SlurmLauncher:
             return
         shared = set().union(*(other.jobs for other in self._tickets.values()))
         for job_id in cancelled.jobs - shared:
-            self._drop(job_id)
-            self._unwanted.add(job_id)
+            self._give_up(job_id)
 
     def close(self) -> None:
         """Cancel all jobs, also those taken over, and wait until none runs.
 
         Raises: TrainError: Slurm did not end them within two minutes.
         """
-        for job_id in list(self._jobs):
-            self._drop(job_id)
-            self._unwanted.add(job_id)
-        self._tickets.clear()
-        self._scancel_unwanted()
-        ending, self._cancelled = self._cancelled, set()
+        try:
+            for job_id in list(self._jobs):
+                self._give_up(job_id)
+            self._tickets.clear()
+            self._cancel_unwanted()
+            ending, self._cancelled = self._cancelled, set()
+            self._wait_for_end(ending)
+        finally:
+            self._driver.__exit__()
+
+    def _wait_for_end(self, ending: set[str]) -> None:
         started = time.monotonic()
         while ending:
-            states = self._queue.look()
-            if states is not None:
-                ending = {j for j in ending if states.get(j, "GONE") not in ENDED}
+            queue = self._queue.look()
+            if queue is not None:
+                ending = {j for j in ending if queue.get(j, GONE).state not in ENDED}
             if ending and time.monotonic() - started > CLOSE_SECONDS:
                 raise TrainError(
                     f"Slurm did not end {len(ending)} jobs within {CLOSE_SECONDS} s: "
@@ -228,44 +237,74 @@ class SlurmLauncher:
         self.close()
 
     def _left_over(self) -> dict[str, _Job]:
-        """Jobs that an earlier driver on this folder submitted and that have not ended."""
-        jobs = {}
-        for file in self._works.glob("*.job.json"):
-            record = read_json(file)
-            job = _Job(record["work"], frozenset(record["runs"]))
-            if not self._outcome_file(job).exists():
-                jobs[file.name.removesuffix(".job.json")] = job
-        if not jobs:
+        """Jobs that other drivers on this folder submitted and that have not ended."""
+        storage = self._arrays.storage
+        contents = storage.read_all([f"{array}/{JOBS}" for array in storage.folders_with(JOBS)])
+        if not contents:
             return {}
-        states = self._queue.look()
-        if states is None:
+        queue = self._queue.look()
+        if queue is None:
             raise TrainError("squeue does not answer; is Slurm's controller running?")
-        return {j: job for j, job in jobs.items() if states.get(j, "GONE") not in ENDED}
+        runs = {name.partition("/")[0]: json.loads(data) for name, data in contents.items()}
+        left = {}
+        for job_id, (array, state) in queue.items():
+            if array in runs and state not in ENDED:
+                index = int(job_id.partition("_")[2] or 0)  # a lone job has none
+                job = _Job(array, f"{array}-{index}", frozenset(runs[array][index]))
+                if not self._outcome_file(job).exists():
+                    left[job_id] = job
+        return left
+
+    def _take_over(self, left: Mapping[str, _Job]) -> dict[str, _Job]:
+        """Those whose driver is gone."""
+        arrays = sorted({job.array for job in left.values()})
+        mine = self._driver.claim(arrays)
+        if len(mine) < len(arrays):
+            log.warning("looking whether the driver of the jobs in Slurm's queue lives")
+            watch = Watch(self._arrays, lease_seconds=LEASE_SECONDS)
+            first = {beat.worker: beat.beat for beat in watch.heartbeats()}
+            # Every one beats before long, or is found dead.
+            while any(first.get(beat.worker) == beat.beat for beat in watch.heartbeats()):
+                time.sleep(0.5)
+            mine = self._driver.claim(arrays)
+        return {job_id: job for job_id, job in left.items() if job.array in mine}
 
     def _submit_array(self, processes: int, batch: Sequence[tuple[str, Work]]) -> None:
         from submitit.core import utils
         from submitit.helpers import clean_env
 
-        names = [uuid.uuid4().hex for _ in batch]
-        for name, (_, work) in zip(names, batch, strict=True):
+        array = f"mixlaw-{uuid.uuid4().hex[:12]}"
+        jobs = []
+        for index, (_, work) in enumerate(batch):
+            name = f"{array}-{index}"
+            jobs.append(_Job(array, name, frozenset(spec.run_id for spec in work.stack)))
             write_text(self._works / f"{name}.work.json", work.to_json())
+        # Before Slurm has them: whenever this driver is killed, the next finds them by their name.
+        record = json.dumps([sorted(job.runs) for job in jobs])
+        self._arrays.storage.write(f"{array}/{JOBS}", record.encode())
+        self._driver.claim([array])
         try:
-            executor = self._executor(processes)
+            executor = self._executor(processes, array)
             # A driver that is itself a job of Slurm must not hand down its own resources.
             kept = {name: os.environ[name] for name in HANDED_DOWN if name in os.environ}
             with clean_env(), utils.environment_variables(**kept), executor.batch():
-                made = [executor.submit(_Call(str(self._works / name))) for name in names]
+                made = [executor.submit(_Call(str(self._works / job.work))) for job in jobs]
         except (utils.FailedJobError, utils.FailedSubmissionError) as error:
-            raise TrainError(
-                f"Slurm refused the jobs ({error}); mend the options of the launcher"
-            ) from error
-        for job, name, (ticket, work) in zip(made, names, batch, strict=True):
-            runs = [spec.run_id for spec in work.stack]
-            write_json(self._works / f"{job.job_id}.job.json", {"work": name, "runs": runs})
-            self._jobs[job.job_id] = _Job(name, frozenset(runs))
+            remedy = "mend the options of the launcher"
+            if "limit" in str(error):
+                remedy = (
+                    "if they are too many to be submitted at once, raise stack_size, so that a job "
+                    "trains more runs, or lower parallel; else " + remedy
+                )
+            raise TrainError(f"Slurm refused {len(jobs)} jobs ({error}); {remedy}") from error
+        except BaseException:  # an interrupt, perhaps when Slurm had them already
+            cancel(f"--name={array}")
+            raise
+        self._jobs |= zip((job.job_id for job in made), jobs, strict=True)
+        for job, (ticket, _) in zip(made, batch, strict=True):
             self._tickets[ticket].jobs.add(job.job_id)
 
-    def _executor(self, processes: int) -> SlurmExecutor:
+    def _executor(self, processes: int, name: str) -> SlurmExecutor:
         from submitit import SlurmExecutor
 
         options = self.options
@@ -280,7 +319,6 @@ class SlurmLauncher:
             given["mem"] = f"{round(options.memory_gb * 1024)}M"
         executor = SlurmExecutor(self.folder / "submitit", max_num_timeout=TIME_OUTS)
         executor.update_parameters(
-            job_name="mixlaw",
             time=options.minutes,
             nodes=1,
             ntasks_per_node=1,
@@ -288,7 +326,7 @@ class SlurmLauncher:
             srun_args=[f"--cpus-per-task={cpus}"],  # srun no longer takes it from sbatch
             array_parallelism=options.parallel,
             signal_delay_s=options.warning_seconds,
-            additional_parameters={"requeue": True, **options.extra},
+            additional_parameters={"requeue": True, **options.extra, "job_name": name},
             **{name: value for name, value in given.items() if value is not None},
         )
         return executor
@@ -301,9 +339,9 @@ class SlurmLauncher:
         elif job_id not in self._suspects:
             self._suspects[job_id] = state
         else:
-            log = self.folder / "submitit" / f"{job_id}_0_log.err"
+            file = self.folder / "submitit" / f"{job_id}_0_log.err"
             why = ENDED[self._suspects[job_id]]
-            self._end(job_id, Outcome(f"Slurm's job {job_id}: {why} (its log: {log})"))
+            self._end(job_id, Outcome(f"Slurm's job {job_id}: {why} (its log: {file})"))
 
     def _end(self, job_id: str, outcome: Outcome) -> None:
         self._drop(job_id)
@@ -318,16 +356,18 @@ class SlurmLauncher:
         self._suspects.pop(job_id, None)
         self._adopted.pop(job_id, None)
 
-    def _scancel_unwanted(self) -> None:
+    def _give_up(self, job_id: str) -> None:
+        """Note a job to cancel, unless another driver, to which this one seemed gone, has it."""
+        if self._driver.holds(self._jobs[job_id].array):
+            self._unwanted.add(job_id)
+        self._drop(job_id)
+
+    def _cancel_unwanted(self) -> None:
         """End what nobody waits for any more, queued or running."""
-        if not self._unwanted:
-            return
-        # An interrupt first: it lets a worker give its claims back.
-        for signal in (["--signal=INT"], []):
-            command = ["scancel", "--quiet", *signal, *sorted(self._unwanted)]
-            subprocess.run(command, capture_output=True, check=False)
-        self._cancelled |= self._unwanted
-        self._unwanted.clear()
+        if self._unwanted:
+            cancel(*sorted(self._unwanted))
+            self._cancelled |= self._unwanted
+            self._unwanted.clear()
 
     def _outcome_file(self, job: _Job) -> Path:
         return self._works / f"{job.work}.outcome.json"
@@ -358,43 +398,3 @@ class _Call:
 
         self.ends = True
         return DelayedSubmission(_Call(self.path))
-
-
-class _Queue:
-    """Slurm's queue, asked of its controller: `sacct` needs a database that not every cluster
-    has, and lags behind."""
-
-    def __init__(self, look_seconds: float):
-        self.look_seconds = look_seconds
-        self.looked_at = time.monotonic()
-        self.silent_since: float | None = None
-
-    def due(self) -> bool:
-        return time.monotonic() - self.looked_at >= self.look_seconds
-
-    def look(self) -> dict[str, str] | None:
-        """State by job id of all jobs of this user; None: no answer.
-
-        Raises: TrainError: no answer for long.
-        """
-        self.looked_at = time.monotonic()
-        command = ["squeue", "--me", "--array", "--states=all", "--noheader"]
-        answer = subprocess.run(
-            [*command, "--format=%F|%K|%T"], capture_output=True, text=True, check=False
-        )
-        if answer.returncode == 0:
-            self.silent_since = None
-            return dict(map(_id_and_state, answer.stdout.splitlines()))
-        self.silent_since = self.silent_since or self.looked_at
-        if self.looked_at - self.silent_since > SILENT_SECONDS:
-            raise TrainError(
-                f"Slurm has not answered for {SILENT_SECONDS} s ({answer.stderr.strip()}); its "
-                "jobs go on; run the same command again when squeue works"
-            )
-        return None
-
-
-def _id_and_state(line: str) -> tuple[str, str]:
-    """ "12|3|RUNNING" -> ("12_3", "RUNNING"); "12|N/A|RUNNING" -> ("12", "RUNNING")."""
-    job_id, index, state = line.strip().split("|")
-    return (job_id if index == "N/A" else f"{job_id}_{index}"), state

@@ -6,14 +6,17 @@ written there by the worker and read there by the driver, so a launcher may lose
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mixlaw import errors
-from mixlaw.errors import MissingExtraError, MixlawError, TrainError
+from mixlaw.errors import MissingExtraError, MixlawError, StorageError, TrainError
 from mixlaw.runs import RunSpec
 
 if TYPE_CHECKING:
@@ -82,15 +85,10 @@ class Work:
     @classmethod
     def from_json(cls, text: str | bytes) -> Work:
         """Raises: TrainError: not written by `to_json`, or the swarm's class is not found here."""
-        try:
+        with readable("this work"):
             data = json.loads(text)
             stack = tuple(RunSpec.from_dict(spec) for spec in data["stack"])
             return cls(swarm_from_dict(data["swarm"]), stack)
-        except (ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-            raise TrainError(
-                f"this work cannot be read here ({type(error).__name__}: {error}); install the "
-                "same mixlaw as where it was made, with its extra: pip install 'mixlaw[train]'"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,29 @@ class Launcher(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+@contextlib.contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raises: TrainError: for what reading JSON of another making raises."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise TrainError(
+            f"{what} cannot be read here ({type(error).__name__}: {error}); install the same "
+            "mixlaw as where it was made, with its extra: pip install 'mixlaw[train]'"
+        ) from error
+
+
+def may_pass(error: StorageError) -> bool:
+    """Whether a disk or bucket refused what it may take a little later: not where space, rights or
+    a package lack, nor what this package itself refuses."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, PermissionError | ImportError):
+        return False
+    # By the system's words, which are also in errors of libraries that have no number.
+    lacking = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+    return not any(os.strerror(number) in str(error) for number in lacking)
 
 
 def stack_name(stack: Sequence[RunSpec]) -> str:

@@ -1,8 +1,8 @@
 """Runs works in a process of their own: one from a file, or one after another as they come.
 
     python -m mixlaw.launch.worker WORK.json [OUTCOME.json]   one work; exit code 0: it ended well
-    python -m mixlaw.launch.worker --serve                    a line of JSON each: works in by
-                                                              standard input, outcomes out
+    python -m mixlaw.launch.worker --serve FD                 a line of JSON each: works in by
+                                                              standard input, outcomes to a pipe
 
 Served works come from a parent that keeps standard input open as long as it lives. When it closes,
 also because the parent was killed, training is interrupted: no orphan trains on.
@@ -24,15 +24,21 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mixlaw.claims import STUCK_EXIT_CODE, Worker
+from mixlaw.claims import BEATS_PER_LEASE, STUCK_EXIT_CODE, RunStatus, Watch, Worker, WorkStatus
 from mixlaw.errors import MixlawError, StorageError, TrainError
 from mixlaw.files import write_text
-from mixlaw.launch.work import Outcome, Work
+from mixlaw.launch.work import Outcome, Work, may_pass
 
+POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
 """What an interrupted training has to let go of its runs."""
 
 INTERRUPTED = 130
+
+GROUP = "MIXLAW_GROUP"
+"""Set in the environment of the processes that train a work together."""
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class WorkLost(Exception):
@@ -44,23 +50,55 @@ def run_work(work: Work) -> None:
 
     Raises: MixlawError: what a user must mend; TrainError: out of memory; WorkLost.
     """
-    if work.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _run_group(work)
-        return
+    if GROUP not in os.environ:
+        for name in TORCHRUN:  # of a group that this process was started in, not of ours
+            os.environ.pop(name, None)
+        _outwait_the_dead(work)
+        if work.processes > 1:
+            _run_group(work)
+            return
     swarm, speed = work.swarm, work.swarm.hardware
-    with (
-        _memory_errors(work),
-        Worker(
-            swarm.store, lease_seconds=speed.lease_seconds, stuck_seconds=speed.stuck_seconds
-        ) as worker,
-    ):
+    worker = Worker(
+        swarm.store, lease_seconds=speed.lease_seconds, stuck_seconds=speed.stuck_seconds
+    )
+    if _leads():  # the training's first report may be minutes away; who has the runs is seen now
+        runs = tuple(RunStatus(s.run_id, s.label, s.size, None) for s in work.stack)
+        worker.report(WorkStatus(runs, 0, swarm.steps(list(work.stack)), 0.0))
+    with _memory_errors(work), worker:
         swarm.train(list(work.stack), worker)
+
+
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _outwait_the_dead(work: Work) -> None:
+    """Wait until each worker that has runs of a work, or may have, beats or is found dead: a job
+    that was killed and is started again on another machine meets its former self."""
+    swarm, run_ids = work.swarm, {spec.run_id for spec in work.stack}
+    lease_seconds = swarm.hardware.lease_seconds
+    watch = Watch(swarm.store, lease_seconds=lease_seconds)
+
+    def beats() -> dict[str, int]:
+        return {
+            found.worker: found.beat
+            for found in watch.heartbeats()
+            if found.work is None or run_ids & {run.run_id for run in found.work.runs}
+        }
+
+    first = still = beats()
+    while still:
+        time.sleep(min(1.0, lease_seconds / BEATS_PER_LEASE))
+        now = beats()
+        still = {worker for worker in still if now.get(worker) == first[worker]}
 
 
 def attempt(work: Work) -> Outcome:
     """`run_work`, with whatever goes wrong as an outcome; an interrupt is raised."""
     try:
         run_work(work)
+    except StorageError as error:
+        return Outcome(str(error), None if may_pass(error) else error)
     except MixlawError as error:
         return Outcome(str(error), error)
     except WorkLost as error:
@@ -78,10 +116,25 @@ def death(exit_code: int) -> str:
     elif exit_code == STUCK_EXIT_CODE:
         why = "its training no longer moved, see the last line of its runs' metrics.jsonl"
     elif exit_code < 0:
-        why = f"signal {signal.Signals(-exit_code).name}"
+        why = f"signal {_signal_name(-exit_code)}"
     else:
         why = "what it wrote to the terminal tells more"
     return f"the worker process died (exit code {exit_code}: {why})"
+
+
+def _signal_name(number: int) -> str:
+    """ "SIGTERM"; the number of those without a name, such as real-time ones."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def python_environment() -> dict[str, str]:
+    """For Python processes that import what this one does, and nothing from the folder they are
+    started in, where a file may be named like a module of the standard library."""
+    path = [entry or os.getcwd() for entry in sys.path]
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _run_group(work: Work) -> None:
@@ -92,9 +145,13 @@ def _run_group(work: Work) -> None:
         torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={work.processes}"]
         rank = ["-m", "mixlaw.launch.worker", "--attended", str(file), str(outcome)]
         command = [sys.executable, "-m", *torchrun, *rank]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as group:
+        environment = os.environ | python_environment() | {GROUP: "1"}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, env=environment, start_new_session=True
+        ) as group:
             try:
-                code = group.wait()
+                while (code := group.poll()) is None:  # Ray interrupts no wait
+                    time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 assert group.stdin is not None
                 group.stdin.close()  # which the ranks notice
@@ -123,10 +180,11 @@ def _memory_errors(work: Work) -> Iterator[None]:
         if not (named or "DefaultCPUAllocator" in str(error)):
             raise
         told = str(error).strip().partition("\n")[0]
-        raise TrainError(
-            f"no memory left to train {work.name} ({told}); lower stack_size below "
-            f"{len(work.stack)}"
-        ) from error
+        count = len(work.stack)
+        remedy = f"lower stack_size below {count}"
+        if count == 1:
+            remedy = "give the size fewer sequences per step (batch_size), or use fewer workers"
+        raise TrainError(f"no memory left to train {work.name} ({told}); {remedy}") from error
 
 
 def _attended() -> queue.SimpleQueue[str]:
@@ -138,6 +196,7 @@ def _attended() -> queue.SimpleQueue[str]:
     main = threading.main_thread().ident
     assert main is not None
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # children of Ray inherit a block
 
     def watch() -> None:
         # Not sys.stdin: the interpreter waits for it at exit, and this thread holds it.
@@ -152,18 +211,17 @@ def _attended() -> queue.SimpleQueue[str]:
     return lines
 
 
-def _serve() -> None:
-    """Works from standard input, outcomes to standard output; what prints goes to stderr."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+def _serve(answers_fd: int) -> None:
+    """Works from standard input, outcomes to a pipe of their own: anything may print."""
     lines = _attended()
-    while True:
-        line = lines.get()
-        try:
-            outcome = attempt(Work.from_json(line))
-        except TrainError as error:
-            outcome = Outcome(str(error), error)
-        print(outcome.to_json(), file=answers, flush=True)
+    with os.fdopen(answers_fd, "w", encoding="utf-8") as answers:
+        while True:
+            line = lines.get()
+            try:
+                outcome = attempt(Work.from_json(line))
+            except TrainError as error:
+                outcome = Outcome(str(error), error)
+            print(outcome.to_json(), file=answers, flush=True)
 
 
 def _run_file(file: Path, outcome_file: Path | None) -> int:
@@ -172,7 +230,9 @@ def _run_file(file: Path, outcome_file: Path | None) -> int:
     except OSError as error:
         raise StorageError(f"could not read the work {file}: {error}") from error
     outcome = attempt(work)
-    if outcome_file is not None and (outcome.reason or os.environ.get("RANK", "0") == "0"):
+    # Of a group the first to fail tells why; the others fail because it is gone.
+    told = GROUP in os.environ and outcome_file is not None and outcome_file.exists()
+    if outcome_file is not None and not told and (outcome.reason or _leads()):
         write_text(outcome_file, outcome.to_json())
     if outcome.error is not None:
         print(f"error: {outcome.reason}", file=sys.stderr)
@@ -184,12 +244,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m mixlaw.launch.worker")
     parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("outcome", type=Path, nargs="?")
-    parser.add_argument("--serve", action="store_true", help="works come by standard input")
+    parser.add_argument("--serve", type=int, metavar="FD", help="works come by standard input")
     parser.add_argument("--attended", action="store_true", help="end when standard input closes")
     given = parser.parse_args(arguments)
     try:
-        if given.serve:
-            _serve()
+        if given.serve is not None:
+            _serve(given.serve)
         if given.work is None:
             parser.error("name the file of a work, or --serve")
         if given.attended:
