@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import re
 
 import pytest
 import typer
@@ -146,3 +148,16 @@ def test_durations():
         "4 d 04:00",
         "?",
     ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_logged_becomes_a_note(terminal):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=80)
+    with swarm_view(console):
+        logging.getLogger("mixlaw.launch.driver").warning("2 x 55k: the worker %s died", "w1")
+    logging.getLogger("mixlaw.launch.driver").debug("nothing")
+    assert "note: 2 x 55k: the worker w1 died" in re.sub(
+        r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue()
+    )
+    assert not logging.getLogger("mixlaw").handlers

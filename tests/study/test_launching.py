@@ -30,8 +30,8 @@ def test_runs_lie_where_the_study_says(tiny_study, tmp_path):
     assert Study(tiny_study).store.root == str(tiny_study / "runs")
     file.write_text(text + f"launch: {{runs: {tmp_path / 'elsewhere'}}}\n")
     assert Study(tiny_study).store.root == str(tmp_path / "elsewhere")
-    file.write_text(text + "launch: {runs: memory://bucket/swarm}\n")
-    assert Study(tiny_study).store.root == "memory://bucket/swarm"
+    file.write_text(text + "launch: {runs: s3://bucket/swarm}\n")
+    assert Study(tiny_study).store.root == "s3://bucket/swarm"
 
 
 def test_what_decides_no_loss_is_in_no_basis(tiny_study):
@@ -133,6 +133,7 @@ def test_many_missing_runs_are_named_in_short(tiny_study):
         ("batch_size: 2", "stack_size: 2", r"'training.stack_size'; it is hardware: {stack_size"),
         ("batch_size: 2", "workers: 2", r"'training.workers'; it is launch: {workers: ...} now"),
         ("hardware:", "launch: {launcher: k8s}\nhardware:", r"launch.launcher.*'local', 'ray'"),
+        ("hardware:", "launch: {runs: memory://x}\nhardware:", r"launch: runs is memory://x, the"),
         ("hardware:", "launch: {slurm: {minutes: 0}}\nhardware:", r"launch.slurm.minutes"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -39,11 +40,25 @@ def swarm_view(console: Console = err) -> Iterator[SwarmView]:
     view = SwarmView(console)
     live = Live(view, console=console, refresh_per_second=4, transient=True)
     try:
-        with live if console.is_terminal else contextlib.nullcontext():
+        with live if console.is_terminal else contextlib.nullcontext(), _log_as_notes(view):
             yield view
     except KeyboardInterrupt:
         error("stopped; run the same command to go on from the last checkpoint")
         raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _log_as_notes(view: SwarmView) -> Iterator[None]:
+    """What mixlaw logs (a lost worker, a run that is given up) must not tear the view."""
+    handler, log = logging.Handler(logging.WARNING), logging.getLogger("mixlaw")
+    handler.emit = lambda record: view.note(record.getMessage())
+    log.addHandler(handler)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
 
 
 class SwarmView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixlaw.study.section import Count, Positive, Section
 
@@ -45,3 +45,12 @@ class LaunchConfig(Section):
     max_attempts: Count = 3
     ray: RayConfig = RayConfig()
     slurm: SlurmConfig = SlurmConfig()
+
+    @model_validator(mode="after")
+    def _reachable(self) -> LaunchConfig:
+        if self.runs is not None and self.runs.startswith("memory:"):
+            raise ValueError(
+                f"runs is {self.runs}, the memory of one process, where no worker finds them; give "
+                "a folder or a bucket"
+            )
+        return self
