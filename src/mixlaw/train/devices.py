@@ -115,10 +115,10 @@ def training_step(
     if device.type == "cpu" and ranks.count == 1:
         return MemberStep(size)
     at_once = sequences_at_once(size, members, device, ranks=ranks)
-    return StackStep(size, _compiled_losses() if compiled else losses, at_once, ranks)
+    return StackStep(size, compiled_losses() if compiled else losses, at_once, ranks)
 
 
-def _compiled_losses() -> LossFunction:
+def compiled_losses() -> LossFunction:
     """The model's loss with its layers compiled: a stack is one shape all along, so their launches
     are replayed as a graph. The cross-entropy's chunks would be a graph of hundreds of pieces."""
     torch.compiler.reset()  # the graphs of the stack before, and the memory that they hold

@@ -101,9 +101,7 @@ class StoreJournal:
         if not self.ranks.leads:
             return
         self.done = report.steps_done
-        first = report.last_step - report.losses.shape[1]
         horizon = None if report.horizon is None else report.horizon * self.tokens_per_step
-        done = report.last_step - first
         status = []
         for k, spec in enumerate(self.specs):
             loss, norm = float(report.losses[k].mean()), float(report.norms[k].mean())
@@ -121,7 +119,8 @@ class StoreJournal:
                         "grad_norm": norm,
                     }
                 )
-        speed = done * self.tokens_per_step * len(self.specs) / report.seconds
+        tokens = report.losses.size * self.tokens_per_step
+        speed = tokens / report.seconds
         self.status = WorkStatus(tuple(status), report.steps_done, self.steps_total, speed)
         self.worker.report(self.status)
         wait = max(FLUSH_SECONDS, self.flushing_seconds / WRITING_SHARE)
