@@ -152,4 +152,4 @@ def test_a_compiled_model_is_the_same_model():
     for i in range(3):
         found = steps[0](one, tokens(size, seed=i), 0.01)
         expected = steps[1](two, tokens(size, seed=i), 0.01)
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
