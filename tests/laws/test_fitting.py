@@ -142,3 +142,24 @@ def test_nested_refuses_two_sizes(lab, rng):
     runs = lab.table(points, {"loss/code": 1 + rng.random(60)})
     with pytest.raises(FitError, match=r"needs 3 different values of num_params.*has 2"):
         fit(make("nested", lab.axes), runs, target="loss/code")
+
+
+def test_a_parameter_that_ran_off_teaches_the_others_nothing():
+    """Its variance is lost in the digits: the shared prior stays where the sound targets put it."""
+    from types import SimpleNamespace
+
+    from mixlaw.laws.learning import _share_exponents
+
+    swapped = np.array([[0.0, 1.0], [1.0, 0.0]])  # its inverse has no variances
+    sound = np.diag([50.0, 1.0])
+    problems = SimpleNamespace(
+        law=SimpleNamespace(alike=lambda points: np.array([0.3, np.inf])),
+        points=None,
+        mean=np.zeros((2, 2)),
+        precision=np.tile(np.eye(2), (2, 1, 1)),
+        normal=lambda theta, which, noise: (None, None, np.stack([swapped, sound])),
+    )
+    theta = np.array([[-2e21, 0.0], [0.5, 0.0]])
+    _share_exponents(problems, theta, np.array([0, 1]), np.ones(2))
+    assert np.isfinite(problems.mean).all()
+    assert 0 < problems.mean[0, 0] == problems.mean[1, 0] < 0.6
