@@ -254,3 +254,15 @@ def test_a_torn_line_is_left_out_and_harms_no_other(tmp_path):
     assert [line["step"] for line in store.metrics("r")] == [1, 2]
     store.append_metrics("r", [{"step": 3}, {"step": 4}])
     assert [line["step"] for line in store.metrics("r")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"result": {"sta', b"[]", b'{"result": {"status": 1}}'])
+def test_a_damaged_result_is_named_and_said_how_to_mend(tmp_path, damage):
+    store = RunStore(tmp_path)
+    store.save(spec(), RESULT)
+    file = tmp_path / spec().run_id / "run.json"
+    file.write_bytes(damage)
+    with pytest.raises(RunTableError, match=r"run\.json is damaged .*delete it"):
+        store.load(spec())
+    file.unlink()
+    assert not store.has(spec())

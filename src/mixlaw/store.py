@@ -59,9 +59,12 @@ class RunStore:
         return found[spec.run_id]
 
     def results(self, specs: Sequence[RunSpec]) -> dict[str, RunResult]:
-        """Run id -> result of those that are finished."""
+        """Run id -> result of those that are finished. Raises: RunTableError: a damaged one."""
         contents = self.storage.read_all([_result_file(spec) for spec in specs])
-        return {name.partition("/")[0]: _result(data) for name, data in contents.items()}
+        return {
+            name.partition("/")[0]: _result(data, f"{self.root}/{name}")
+            for name, data in contents.items()
+        }
 
     def table(
         self,
@@ -174,10 +177,17 @@ def _checkpoint_file(run_id: str, number: int) -> str:
     return f"{run_id}/{CHECKPOINT[0]}{number:09d}{CHECKPOINT[1]}"
 
 
-def _result(data: bytes) -> RunResult:
-    found = json.loads(data)["result"]
-    targets, epochs = tuple(found["targets"]), found.get("epochs", {})
-    return RunResult(found["status"], targets, found["reason"], epochs)
+def _result(data: bytes, file: str) -> RunResult:
+    """Raises: RunTableError: results are written whole, so the disk or a hand damaged this one."""
+    try:
+        found = json.loads(data)["result"]
+        targets, epochs = tuple(found["targets"]), found.get("epochs", {})
+        return RunResult(found["status"], targets, found["reason"], epochs)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunTableError(
+            f"{file} is damaged ({type(error).__name__}: {error}); delete it, and the next "
+            "training trains that run again"
+        ) from error
 
 
 def _nothing_to_learn(rows: Sequence[Mapping[str, Any]]) -> str:

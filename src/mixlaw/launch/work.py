@@ -159,7 +159,8 @@ def readable(what: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
         raise TrainError(
             f"{what} cannot be read here ({type(error).__name__}: {error}); install the same "
-            "mixlaw as where it was made, with its extra: pip install 'mixlaw[train]'"
+            "mixlaw as where it was made, with its extra (pip install 'mixlaw[train]'), or make it "
+            "anew there: mixlaw train"
         ) from error
 
 
