@@ -10,9 +10,10 @@ from typing import Any
 
 from mixlaw.errors import RunTableError
 from mixlaw.runs import DONE, FAILED, MISSING, RunResult, RunSpec, RunTable
+from mixlaw.schedule import Schedule
 from mixlaw.storage import open_storage
 
-RESULT, METRICS = "run.json", "metrics.jsonl"
+RESULT, METRICS, MODEL = "run.json", "metrics.jsonl", "model.safetensors"
 CHECKPOINT = ("checkpoint-", ".safetensors")
 CHECKPOINTS_KEPT = 2
 
@@ -88,13 +89,19 @@ class RunStore:
                 continue
             unique = spec.pools or available_tokens or {}
             for h, train_tokens in enumerate(spec.horizon_tokens):
-                row = {"run": spec.run_id, "label": spec.label, "role": spec.role}
+                row: dict[str, Any] = {"run": spec.run_id, "label": spec.label, "role": spec.role}
                 row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
                 row |= {"seed": spec.seed, "status": result.status}
-                row |= {f"weight/{name}": spec.mixture.get(name, 0.0) for name in domains}
+                seen = _mixtures_seen(spec, result).until(train_tokens / spec.horizon_tokens[-1])
+                row |= {f"weight/{name}": seen.dose.get(name, 0.0) for name in domains}
+                if not seen.is_static:
+                    row["schedule"] = seen.to_list()
+                if spec.start is not None:
+                    row["rewarm"] = spec.start.rewarm
                 row |= {f"available_tokens/{name}": tokens for name, tokens in unique.items()}
                 if result.status == DONE:
                     row |= result.targets[h]
+                    row |= {f"start/{name}": value for name, value in result.start.items()}
                 rows.append(row)
         if rows and not any(row["status"] == DONE for row in rows):
             raise RunTableError(_nothing_to_learn(rows))
@@ -140,6 +147,20 @@ class RunStore:
             self.storage.delete(_checkpoint_file(run_id, number))
         self.storage.sweep(f"{run_id}/{CHECKPOINT[0]}")
 
+    # Models that others continue from
+
+    def save_model(self, run_id: str) -> contextlib.AbstractContextManager[Path]:
+        """A local path to fill with the final model; whole when the block ends well."""
+        return self.storage.writing(f"{run_id}/{MODEL}")
+
+    def models(self) -> set[str]:
+        """Ids of the runs whose final model is kept."""
+        return self.storage.folders_with(MODEL)
+
+    def model_url(self, run_id: str) -> str:
+        """Path or URL of the final model of a run."""
+        return f"{self.root}/{run_id}/{MODEL}"
+
     # Metrics
 
     def append_metrics(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -169,6 +190,10 @@ class RunStore:
         return list(kept.values())
 
 
+def _mixtures_seen(spec: RunSpec, result: RunResult) -> Schedule:
+    return spec.schedule or Schedule.static(spec.mixture)
+
+
 def _result_file(spec: RunSpec) -> str:
     return f"{spec.run_id}/{RESULT}"
 
@@ -182,7 +207,9 @@ def _result(data: bytes, file: str) -> RunResult:
     try:
         found = json.loads(data)["result"]
         targets, epochs = tuple(found["targets"]), found.get("epochs", {})
-        return RunResult(found["status"], targets, found["reason"], epochs)
+        return RunResult(
+            found["status"], targets, found["reason"], epochs, dict(found.get("start", {}))
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunTableError(
             f"{file} is damaged ({type(error).__name__}: {error}); delete it, and the next "

@@ -178,6 +178,7 @@ name, zeros = np.arange(n).astype(str), np.zeros(n, int)
 runs = RunTable(
     tuple("abcde"), ("loss/a", "loss/z"), weights, np.full(n, 1e6), np.full(n, 1e8),
     np.full((n, 5), np.inf), values, name, name, np.full(n, "swarm"), np.full(n, "done"), zeros,
+    np.full(n, None), np.full((n, 2), np.nan), np.full(n, np.nan),
 )
 fitted = fit(make("m4"), runs, target="loss/z")
 error = fitted.predict(Points.at(mixtures)) - 2 - np.exp(mixtures @ slopes[1])

@@ -65,9 +65,15 @@ def observed(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
 
     Raises:
         RunTableError: no such target.
-        FitError: a value of a finished run is infinite or not above 0, as only a table that was
-            not made by `RunTable.from_rows` can have.
+        FitError: a row is of a schedule, which these laws of one mixture cannot read; or a value
+            of a finished run is infinite or not above 0, as only a table that was not made by
+            `RunTable.from_rows` can have.
     """
+    if staged := len(runs.staged()):
+        raise FitError(
+            f"{staged} of {len(runs)} rows are of schedules, and these laws are of one mixture "
+            "throughout; fit runs.static(), and mixlaw.stages for the schedules"
+        )
     values = np.stack([runs.column(target) for target in targets])
     bad = (np.isinf(values) | (values <= 0)) & (runs.status == DONE)
     if bad.any():

@@ -1,106 +1,34 @@
-"""Runs: what was asked for (RunSpec), what came out (RunResult), and both as one RunTable."""
+"""Runs as one table, in memory and in files."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import MissingExtraError, MixtureError, RunTableError
-from mixlaw.files import atomic_path, digest, write_text
+from mixlaw.files import atomic_path, write_text
 from mixlaw.mixture import SUM_TOLERANCE, Mixture, check_names
-
-UNITS = {
-    "loss": "nats per token",
-    "bpb": "bits per byte",
-    "error": "share of wrong answers",
-    "score": "score, higher is better",
-}
-"""The metric is the prefix of a target's name (`bpb/code`) and fixes its unit.
-
-All but scores are fitted as losses: above zero, lower is better. A score (zero or above) is
-forecast through its link to a loss, see `laws.links`."""
-
-HIGHER_IS_BETTER = frozenset({"score"})
-
-DONE, FAILED, MISSING = "done", "failed", "missing"
-"""Status of a run: it has values; it diverged; it was planned and has no result."""
-SWARM, REPLICATE, VERIFY = "swarm", "replicate", "verify"
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """One training to do.
-
-    Attributes:
-        label: name of the mixture for people ("m07", "uniform").
-        role: "swarm" (fitted), "replicate" (another seed, fitted and tells the noise) or
-            "verify" (never fitted).
-        size: name of the architecture in the study.
-        num_params: non-embedding parameters.
-        horizon_tokens: training tokens at which a finished-schedule loss is measured, ascending.
-        seed: of initial weights and data order.
-        context: digest of all else that decides the losses (corpus, tokenizer, recipe).
-        pools: domain -> tokens of it that the run draws from; None: all of the corpus.
-    """
-
-    mixture: Mixture
-    label: str
-    role: str
-    size: str
-    num_params: int
-    horizon_tokens: tuple[int, ...]
-    seed: int
-    context: str
-    pools: Mapping[str, int] | None = field(default=None, hash=False)
-
-    @property
-    def run_id(self) -> str:
-        """Hash of what decides the result; label and role do not."""
-        decides = [
-            dict(self.mixture),
-            self.size,
-            self.num_params,
-            self.horizon_tokens,
-            self.seed,
-            self.context,
-        ]
-        return digest(decides if self.pools is None else [*decides, dict(self.pools)])
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            "mixture": dict(self.mixture),
-            "horizon_tokens": list(self.horizon_tokens),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
-        mixture, horizons = Mixture(data["mixture"]), tuple(data["horizon_tokens"])
-        return cls(**{**data, "mixture": mixture, "horizon_tokens": horizons})
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a training gave.
-
-    Attributes:
-        status: "done" or "failed".
-        targets: one mapping target -> value per horizon; empty when failed.
-        reason: why it failed.
-        epochs: domain -> how often the longest horizon saw it, as counted; empty when failed.
-    """
-
-    status: str
-    targets: tuple[Mapping[str, float], ...] = ()
-    reason: str = ""
-    epochs: Mapping[str, float] = field(default_factory=dict)
+from mixlaw.runs.cells import (
+    UNITS,
+    available,
+    blank,
+    higher_is_better,
+    positive,
+    schedule_of,
+    seed_of,
+    starts,
+    strings,
+    weights_of,
+    whole,
+    with_dose,
+)
+from mixlaw.runs.spec import DONE, FAILED, MISSING
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +38,16 @@ class RunTable:
     Attributes:
         domains: M names, the column order of `weights`.
         targets: T names `metric/target`; the metric fixes the unit (see `UNITS`).
-        weights: (n, M) proportions, each row on the simplex.
+        weights: (n, M) proportions, each row on the simplex; of a scheduled run its dose.
         num_params: (n,) non-embedding parameters; NaN when unknown.
         train_tokens: (n,) tokens seen; NaN when unknown.
         available_tokens: (n, M) unique tokens of each domain that the run drew from; inf where
             they do not run out.
         values: (n, T); NaN where a run failed or is missing, or a target was not measured.
         run, label, role, status: (n,) strings; seed: (n,) integers.
+        schedule: (n,) Schedule up to the row's tokens; None for a static one.
+        start: (n, T) the targets at step 0 of a run that continued a model; NaN for others.
+        rewarm: (n,) its peak learning rate as a share of the usual one; NaN when unknown.
     """
 
     domains: tuple[str, ...]
@@ -131,6 +62,9 @@ class RunTable:
     role: np.ndarray
     status: np.ndarray
     seed: np.ndarray
+    schedule: np.ndarray
+    start: np.ndarray
+    rewarm: np.ndarray
 
     def __len__(self) -> int:
         return len(self.run)
@@ -146,8 +80,9 @@ class RunTable:
         cls, rows: Iterable[Mapping[str, Any]], *, sum_tolerance: float = SUM_TOLERANCE
     ) -> RunTable:
         """Rows as mappings: `weight/<domain>`, `<metric>/<target>`, and optionally `run`, `label`,
-        `role`, `seed`, `status`, `num_params`, `train_tokens`, `available_tokens/<domain>`. None
-        or "" is a missing value.
+        `role`, `seed`, `status`, `num_params`, `train_tokens`, `available_tokens/<domain>`,
+        `schedule` (JSON as `Schedule.to_list`; the weights may then be left empty), `start/<metric>
+        /<target>`, `rewarm`. None or "" is a missing value.
 
         Args:
             sum_tolerance: weights whose sum is this near to 1 are rescaled to it.
@@ -159,6 +94,10 @@ class RunTable:
         for i, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise RunTableError(f"row {i + 1} is {row!r}; it must map column names to cells")
+        schedules = np.fromiter(
+            (schedule_of(row, i) for i, row in enumerate(rows)), object, len(rows)
+        )
+        rows = [with_dose(row, i, schedules[i]) for i, row in enumerate(rows)]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         domains = tuple(c.removeprefix("weight/") for c in columns if c.startswith("weight/"))
         targets = tuple(c for c in columns if c.partition("/")[0] in UNITS and "/" in c)
@@ -171,7 +110,7 @@ class RunTable:
             check_names(domains)
         except MixtureError as error:
             raise RunTableError(str(error)) from error
-        status = _strings(rows, "status", lambda i: DONE)
+        status = strings(rows, "status", lambda i: DONE)
         bad = sorted(set(status.tolist()) - {DONE, FAILED, MISSING})
         if bad:
             raise RunTableError(f"status {bad} is unknown; use {DONE!r}, {FAILED!r} or {MISSING!r}")
@@ -182,18 +121,21 @@ class RunTable:
         return cls(
             domains=domains,
             targets=targets,
-            weights=_weights(rows, domains, sum_tolerance),
-            num_params=_positive(rows, "num_params"),
-            train_tokens=_positive(rows, "train_tokens"),
-            available_tokens=_available(rows, domains, columns),
+            weights=weights_of(rows, domains, sum_tolerance),
+            num_params=positive(rows, "num_params"),
+            train_tokens=positive(rows, "train_tokens"),
+            available_tokens=available(rows, domains, columns),
             values=np.stack(
-                [_positive(rows, t, or_zero=higher_is_better(t)) for t in targets], axis=1
+                [positive(rows, t, or_zero=higher_is_better(t)) for t in targets], axis=1
             ),
-            run=_strings(rows, "run", lambda i: f"row{i}"),
-            label=_strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
-            role=_strings(rows, "role", lambda i: "swarm"),
+            run=strings(rows, "run", lambda i: f"row{i}"),
+            label=strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
+            role=strings(rows, "role", lambda i: "swarm"),
             status=status,
-            seed=np.array([_seed(row, i) for i, row in enumerate(rows)]),
+            seed=np.array([seed_of(row, i) for i, row in enumerate(rows)]),
+            schedule=schedules,
+            start=starts(rows, targets, columns),
+            rewarm=positive(rows, "rewarm"),
         )
 
     @classmethod
@@ -238,21 +180,29 @@ class RunTable:
         """The inverse of `from_rows`; missing values are None."""
         out = []
         limited = np.any(np.isfinite(self.available_tokens), axis=0).tolist()
+        continued, rewarmed = np.isfinite(self.start).any(), np.isfinite(self.rewarm).any()
+        staged = any(schedule is not None for schedule in self.schedule)
         for i in range(len(self)):
             row: dict[str, Any] = {
                 key: str(getattr(self, key)[i]) for key in ("run", "label", "role")
             }
             row |= {"seed": int(self.seed[i]), "status": str(self.status[i])}
-            row |= {key: _whole(getattr(self, key)[i]) for key in ("num_params", "train_tokens")}
+            row |= {key: whole(getattr(self, key)[i]) for key in ("num_params", "train_tokens")}
             for j, d in enumerate(self.domains):
                 row[f"weight/{d}"] = float(self.weights[i, j])
                 if limited[j]:
                     tokens = self.available_tokens[i, j]
-                    row[f"available_tokens/{d}"] = _whole(tokens) if np.isfinite(tokens) else None
-            row |= {
-                t: None if np.isnan(v) else float(v)
-                for t, v in zip(self.targets, self.values[i], strict=True)
-            }
+                    row[f"available_tokens/{d}"] = whole(tokens) if np.isfinite(tokens) else None
+            row |= dict(zip(self.targets, map(blank, self.values[i]), strict=True))
+            if staged:
+                row["schedule"] = (
+                    None if (s := self.schedule[i]) is None else json.dumps(s.to_list())
+                )
+            if continued:
+                found = zip(self.targets, self.start[i], strict=True)
+                row |= {f"start/{target}": blank(value) for target, value in found}
+            if rewarmed:
+                row["rewarm"] = blank(self.rewarm[i])
             out.append(row)
         return out
 
@@ -278,7 +228,7 @@ class RunTable:
     def select(self, keep: np.ndarray) -> RunTable:
         """Rows by boolean mask or index array."""
         per_row = ("weights", "num_params", "train_tokens", "available_tokens", "values")
-        per_row += ("run", "label", "role", "status", "seed")
+        per_row += ("run", "label", "role", "status", "seed", "schedule", "start", "rewarm")
         return replace(self, **{name: getattr(self, name)[keep] for name in per_row})
 
     def done(self) -> RunTable:
@@ -288,6 +238,14 @@ class RunTable:
     def trained(self) -> RunTable:
         """Rows of runs that have a result, done or failed."""
         return self.select(self.status != MISSING)
+
+    def static(self) -> RunTable:
+        """Rows of one mixture throughout."""
+        return self.select(np.array([schedule is None for schedule in self.schedule], bool))
+
+    def staged(self) -> RunTable:
+        """Rows whose mixture changed during training."""
+        return self.select(np.array([schedule is not None for schedule in self.schedule], bool))
 
     def column(self, target: str) -> np.ndarray:
         """Values (n,) of one target. Raises: RunTableError: no such target."""
@@ -302,94 +260,6 @@ class RunTable:
     def mixture(self, i: int) -> Mixture:
         """The mixture of row i."""
         return Mixture.from_array(self.domains, self.weights[i])
-
-
-def _number(row: Mapping[str, Any], key: str, index: int) -> float | None:
-    cell = row.get(key)
-    if cell is None or cell == "":
-        return None
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise RunTableError(f"row {index + 1}: {key} is {cell!r}; it must be a number") from None
-
-
-def _seed(row: Mapping[str, Any], index: int) -> int:
-    number = _number(row, "seed", index) or 0.0
-    if not (math.isfinite(number) and number.is_integer()):
-        raise RunTableError(f"row {index + 1}: seed is {number}; it must be a whole number")
-    return int(number)
-
-
-def higher_is_better(target: str) -> bool:
-    """Whether `metric/name` is a score rather than a loss."""
-    return target.partition("/")[0] in HIGHER_IS_BETTER
-
-
-def _positive(rows: Sequence[Mapping[str, Any]], key: str, *, or_zero: bool = False) -> np.ndarray:
-    out = np.full(len(rows), np.nan)
-    for i, row in enumerate(rows):
-        number = _number(row, key, i)
-        if number is None:
-            continue
-        if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
-            raise RunTableError(
-                f"row {i + 1}: {key} is {number}; it must be finite and >{'=' * or_zero} 0 "
-                "(leave the cell empty when it was not measured)"
-            )
-        out[i] = number
-    return out
-
-
-def _available(
-    rows: Sequence[Mapping[str, Any]], domains: Sequence[str], columns: Sequence[str]
-) -> np.ndarray:
-    out = np.full((len(rows), len(domains)), np.nan)
-    given = {c.removeprefix("available_tokens/") for c in columns if c.startswith("available_t")}
-    if strangers := sorted(given - set(domains)):
-        raise RunTableError(f"available_tokens of {strangers}, which have no weight/ column")
-    for domain in given:
-        out[:, domains.index(domain)] = _positive(rows, f"available_tokens/{domain}")
-    limited = np.isfinite(out).any(axis=1)
-    unknown = np.flatnonzero(limited & np.isnan(_positive(rows, "train_tokens")))
-    if len(unknown):
-        raise RunTableError(
-            f"row {unknown[0] + 1} has available_tokens but no train_tokens; epochs need both"
-        )
-    return np.where(np.isnan(out), np.inf, out)
-
-
-def _weights(
-    rows: Sequence[Mapping[str, Any]], domains: Sequence[str], sum_tolerance: float
-) -> np.ndarray:
-    out = np.zeros((len(rows), len(domains)))
-    for i, row in enumerate(rows):
-        for j, domain in enumerate(domains):
-            share = _number(row, f"weight/{domain}", i) or 0.0
-            if not (math.isfinite(share) and share >= 0):
-                raise RunTableError(
-                    f"row {i + 1}: the proportion of {domain!r} is {share}; "
-                    "it must be finite and >= 0"
-                )
-            out[i, j] = share
-    totals = out.sum(axis=1)
-    worst = int(np.argmax(np.abs(totals - 1)))
-    if abs(totals[worst] - 1) > sum_tolerance:
-        raise RunTableError(
-            f"row {worst + 1}: the proportions sum to {totals[worst]:.6f}; they must sum to 1 "
-            f"within {sum_tolerance:g} (raise sum_tolerance if the source rounded them)"
-        )
-    return out / totals[:, None]
-
-
-def _strings(rows: Sequence[Mapping[str, Any]], key: str, default) -> np.ndarray:
-    return np.array([str(row.get(key) or default(i)) for i, row in enumerate(rows)])
-
-
-def _whole(number: float) -> int | float | None:
-    if np.isnan(number):
-        return None
-    return int(number) if float(number).is_integer() else float(number)
 
 
 def _pyarrow():
