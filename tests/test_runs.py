@@ -1,15 +1,18 @@
 """Run tables: what is read is checked, what is written reads back the same."""
 
 import errno
+import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mixlaw.errors import FitError, RunTableError, StorageError
+from mixlaw.errors import FitError, MixtureError, RunTableError, StorageError
 from mixlaw.laws import diagnose, fit_laws
 from mixlaw.mixture import Mixture
-from mixlaw.runs import UNITS, RunSpec, RunTable, higher_is_better
+from mixlaw.runs import UNITS, RunSpec, RunTable, Start, higher_is_better
+from mixlaw.schedule import Schedule
 
 ROW = {"weight/web": 0.75, "weight/code": 0.25, "loss/web": 3.5, "bpb/code": 1.25}
 ROW |= {"run": "r0", "num_params": 1000, "train_tokens": 5000, "seed": 3}
@@ -17,6 +20,7 @@ PER_ROW = ("weights", "num_params", "train_tokens", "values", "run", "label", "r
 
 
 def spec(**changes):
+    """Web three quarters, code one; as the dose of `STAGED`."""
     mixture = Mixture({"web": 0.75, "code": 0.25})
     given = {"label": "m00", "role": "swarm", "size": "xs", "num_params": 1000}
     given |= {"horizon_tokens": (100, 200), "seed": 0, "context": "c"}
@@ -238,3 +242,70 @@ def test_scores_that_are_none(changes, message):
 
 def test_only_scores_are_better_when_higher():
     assert [metric for metric in UNITS if higher_is_better(f"{metric}/arc")] == ["score"]
+
+
+# Schedules, and runs that continue a model
+
+STAGED = Schedule.of([(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"web": 0.5, "code": 0.5}))])
+
+
+def test_a_schedule_decides_the_run_and_equal_stages_do_not():
+    static = spec()
+    assert spec(schedule=Schedule.static(static.mixture)).run_id == static.run_id
+    equal = Schedule.of([(0.3, static.mixture), (0.7, static.mixture)])
+    assert spec(schedule=equal) == static
+    staged = spec(schedule=STAGED)
+    assert staged.run_id != static.run_id
+    assert RunSpec.from_dict(json.loads(json.dumps(staged.to_dict()))) == staged
+    assert "schedule" not in static.to_dict()
+    with pytest.raises(MixtureError, match="must be the dose of its schedule"):
+        spec(schedule=STAGED, mixture=Mixture({"web": 1.0}))
+
+
+CHANGES = [{"digest": "other"}, {"optimizer": False}, {"rewarm": 1.0}]
+
+
+def test_the_place_of_a_start_and_what_is_kept_decide_nothing():
+    start = Start("here/model.safetensors", "abc", optimizer=True, rewarm=0.5)
+    run = spec(start=start)
+    assert run.run_id == spec(start=replace(start, checkpoint="there")).run_id
+    assert run.run_id == spec(start=start, keep=True).run_id
+    ids = {spec(start=replace(start, **change)).run_id for change in CHANGES}
+    assert len(ids | {run.run_id, spec().run_id}) == len(CHANGES) + 2
+    assert RunSpec.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    with pytest.raises(MixtureError, match="rewarm is 0"):
+        replace(start, rewarm=0.0)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_schedules_and_starts_read_back(tmp_path, suffix):
+    staged = {k: v for k, v in ROW.items() if not k.startswith("weight/")}
+    staged |= {"schedule": json.dumps(STAGED.to_list()), "run": "r9"}
+    continued = {**ROW, "run": "r10", "rewarm": 0.5, "start/loss/web": 3.5}
+    runs = RunTable.from_rows([ROW, staged, continued])
+    runs.write(tmp_path / f"runs.{suffix}")
+    again = RunTable.read(tmp_path / f"runs.{suffix}")
+    for found in (runs, again):
+        assert list(found.schedule) == [None, STAGED, None]
+        np.testing.assert_allclose(found.weights[1], [0.75, 0.25])
+        np.testing.assert_array_equal(found.start[:, 0], [np.nan, np.nan, 3.5])
+        np.testing.assert_array_equal(found.rewarm, [np.nan, np.nan, 0.5])
+        assert list(found.static().run) == ["r0", "r10"]
+        assert list(found.staged().run) == ["r9"]
+    assert not {"schedule", "rewarm", "start/loss/web"} & set(table().rows()[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "[[0.5"}, "row 1: "),
+        ({"schedule": '[[0.5, {"web": 1}]]'}, r"row 1: the shares of the stages are \[0.5\]"),
+        ({"schedule": STAGED.to_list(), "weight/web": 0.6}, "weight/web is 0.6, its schedule"),
+        ({"start/loss/sea": 2.0}, r"start/ columns of \['loss/sea'\]"),
+        ({"start/loss/web": -2.0}, "row 1: start/loss/web is -2.0"),
+        ({"rewarm": 0}, "row 1: rewarm is 0.0"),
+    ],
+)
+def test_wrong_schedules_and_starts_name_their_row(changes, message):
+    with pytest.raises(RunTableError, match=message):
+        RunTable.from_rows([{**ROW, **changes}])

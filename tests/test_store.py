@@ -14,7 +14,8 @@ import pytest
 
 from mixlaw.errors import RunTableError, StorageError
 from mixlaw.mixture import Mixture
-from mixlaw.runs import RunResult, RunSpec
+from mixlaw.runs import DONE, RunResult, RunSpec, Start
+from mixlaw.schedule import Schedule
 from mixlaw.store import RunStore
 
 RESULT = RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5}))
@@ -266,3 +267,38 @@ def test_a_damaged_result_is_named_and_said_how_to_mend(tmp_path, damage):
         store.load(spec())
     file.unlink()
     assert not store.has(spec())
+
+
+# Schedules, and models to continue from
+
+
+def test_each_horizon_shows_the_schedule_so_far(store):
+    web, code = Mixture({"web": 1.0}), Mixture({"code": 1.0})
+    schedule = Schedule.of([(0.5, web), (0.25, code), (0.25, web)])
+    staged = spec(mixture=schedule.dose, schedule=schedule, horizon_tokens=(100, 150, 200))
+    store.save(staged, RunResult(DONE, ({"loss/web": 2.0},) * 3))
+    runs = store.table([staged], ["web", "code"])
+    assert list(runs.schedule) == [None, schedule.until(0.75), schedule]
+    np.testing.assert_allclose(runs.weights, [[1, 0], [2 / 3, 1 / 3], [0.75, 0.25]])
+
+
+def test_what_a_run_continued_is_in_its_rows(store):
+    run = spec(start=Start("base", "abc", rewarm=0.5))
+    result = RunResult(DONE, ({"loss/web": 2.0}, {"loss/web": 1.5}), start={"loss/web": 3.0})
+    store.save(run, result)
+    assert store.load(run) == result
+    runs = store.table([run], ["web", "code"])
+    assert list(runs.start[:, 0]) == [3.0, 3.0]
+    assert list(runs.rewarm) == [0.5, 0.5]
+
+
+def test_models_are_kept_whole(store):
+    assert store.models() == set()
+    with pytest.raises(ZeroDivisionError), store.save_model("r1") as path:
+        path.write_bytes(b"half" * (1 // 0))
+    assert store.models() == set()
+    with store.save_model("r1") as path:
+        path.write_bytes(b"whole")
+    assert store.models() == {"r1"}
+    assert store.storage.read("r1/model.safetensors") == b"whole"
+    assert store.model_url("r1") == f"{store.root}/r1/model.safetensors"

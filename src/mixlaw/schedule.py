@@ -145,6 +145,8 @@ class Schedule:
         """The inverse of `to_list`. Raises: MixtureError: something else."""
         try:
             return cls.of((float(share), Mixture(shares)) for share, shares in data)
+        except MixtureError:
+            raise
         except (TypeError, ValueError, AttributeError) as error:
             raise MixtureError(
                 f"{data!r} is no schedule; it must be [[share of training, {{domain: proportion}}],"
