@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mixlaw.mixture import Constraints, Domain, Group, Mixture, Near
     from mixlaw.optimize import Decision, Forecast, Interval, Objective
     from mixlaw.runs import RunSpec, RunTable
+    from mixlaw.schedule import Schedule
     from mixlaw.study import Scale, Study
 
 # Loaded on first use: importing mixlaw must cost next to nothing, and a user with a table of runs
@@ -42,6 +43,7 @@ _ROOMS = {
     "mixlaw.mixture": ("Constraints", "Domain", "Group", "Mixture", "Near"),
     "mixlaw.optimize": ("Decision", "Forecast", "Interval", "Objective"),
     "mixlaw.runs": ("RunSpec", "RunTable"),
+    "mixlaw.schedule": ("Schedule",),
     "mixlaw.study": ("Scale", "Study"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
@@ -67,6 +69,7 @@ __all__ = [
     "RunSpec",
     "RunTable",
     "Scale",
+    "Schedule",
     "Study",
     "TokenizerSpec",
     "build_corpus",
