@@ -1,0 +1,1 @@
+"""Continued pretraining: critical shares of new data, on published and on made runs."""
