@@ -204,6 +204,17 @@ def test_a_finished_run_is_nobodys(store):
         assert worker.claim([spec.run_id, "other"]) == ["other"]
 
 
+def test_a_finished_run_that_lacks_the_model_it_is_to_keep_is_claimed(store):
+    spec = RunSpec(Mixture({"a": 1.0}), "m", "swarm", "xs", 10, (100,), 0, "c", keep=True)
+    store.save(spec, RunResult("done", ({"loss/a": 1.0},)))
+    with Worker(store) as worker:
+        assert worker.claim([spec.run_id], keeping=[spec.run_id]) == [spec.run_id]
+        worker.release([spec.run_id])
+        with store.save_model(spec.run_id) as path:
+            path.write_bytes(b"x")
+        assert worker.claim([spec.run_id], keeping=[spec.run_id]) == []
+
+
 def test_a_run_that_is_finished_while_it_is_claimed_is_given_back(store, tmp_path, monkeypatch):
     create = LocalStorage.create
 

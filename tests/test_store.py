@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from mixlaw.errors import RunTableError, StorageError
+from mixlaw.errors import CheckpointError, RunTableError, StorageError
 from mixlaw.mixture import Mixture
 from mixlaw.runs import DONE, RunResult, RunSpec, Start
 from mixlaw.schedule import Schedule
-from mixlaw.store import RunStore
+from mixlaw.store import ModelFacts, RunStore, model_facts, start_from
 
 RESULT = RunResult("done", ({"loss/web": 3.0}, {"loss/web": 2.5}))
 
@@ -302,3 +302,60 @@ def test_models_are_kept_whole(store):
     assert store.models() == {"r1"}
     assert store.storage.read("r1/model.safetensors") == b"whole"
     assert store.model_url("r1") == f"{store.root}/r1/model.safetensors"
+
+
+FACTS = {"num_params": 3, "config": {"width": 1}, "recipe": {"learning_rate": 0.1}}
+FACTS |= {"vocabulary": {"name": "byte", "digest": "byte"}, "updates": 40}
+
+
+def write_model(path, state, tensors=("model/parameters/a", "model/first/a"), sha256="abc"):
+    """A safetensors file without its content, by hand: its facts are read without torch."""
+    header = {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for name in tensors}
+    header["__metadata__"] = {"state": json.dumps(state), "sha256": sha256}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+def test_a_kept_model_tells_what_it_is_and_what_a_run_starts_from(store):
+    with store.save_model("r") as path:
+        write_model(path, {"model_format": 1, **FACTS})
+    assert store.models() == {"r"}
+    facts = model_facts(store.model_url("r"))
+    assert facts == ModelFacts(digest="abc", optimizer=True, **FACTS)
+    expected = Start(f"{store.root}/r/model.safetensors", "abc", True, 0.5)
+    assert store.start("r", optimizer=True, rewarm=0.5) == expected
+    with store.save_model("r") as path:
+        write_model(path, {"model_format": 1, **FACTS}, ["model/parameters/a"])
+    assert not model_facts(store.model_url("r")).optimizer
+    with pytest.raises(StorageError, match="has no file model"):
+        store.start("other")
+
+
+def test_a_relative_place_of_a_model_is_made_absolute(tmp_path, monkeypatch):
+    write_model(tmp_path / "own.safetensors", {"model_format": 1, **FACTS})
+    monkeypatch.chdir(tmp_path)
+    for place in ("own.safetensors", "./own.safetensors", tmp_path / "own.safetensors"):
+        assert start_from(place) == Start(f"{tmp_path}/own.safetensors", "abc")
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"model_format": 2, **FACTS}, {"model_format": 1}, {"format": 3}, [1], None]
+)
+def test_another_file_is_no_model(tmp_path, state):
+    write_model(tmp_path / "x.safetensors", state)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is no model that a run kept"):
+        model_facts(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(CheckpointError, match="cut short"):
+        model_facts(tmp_path / "x.safetensors")
+
+
+def test_unfinished_is_what_lacks_its_result_or_its_model(store):
+    specs = [spec(seed=seed, keep=seed > 0) for seed in range(5)]
+    for one in specs[:4]:
+        result = RunResult("failed", (), "diverged") if one.seed == 3 else RESULT
+        store.save(one, result)
+    with store.save_model(specs[1].run_id) as path:
+        path.write_bytes(b"x")
+    assert store.unfinished(specs) == [specs[2], specs[4]]
+    assert store.unfinished(specs[:2]) == []

@@ -20,7 +20,7 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from mixlaw.errors import StorageError
-from mixlaw.store import RESULT, RunStore
+from mixlaw.store import MODEL, RESULT, RunStore
 
 T = TypeVar("T")
 
@@ -154,18 +154,24 @@ class Worker:
         with contextlib.suppress(StorageError):
             self.store.storage.delete(_worker_file(self.id))
 
-    def claim(self, run_ids: Sequence[str]) -> list[str]:
+    def claim(self, run_ids: Sequence[str], *, keeping: Collection[str] = ()) -> list[str]:
         """Take what is free. Returns: those that this worker holds now, in the order given.
 
-        Left out: runs with a result, and runs whose holder is alive as far as is known; one of
-        another machine that has just died is found out when it is asked for again later.
+        Left out: runs with a result (and the model that they are to keep), and runs whose holder
+        is alive as far as is known; one of another machine that has just died is found out when it
+        is asked for again later.
+
+        Args:
+            keeping: those that are to keep their model.
         """
         assert self._thread.is_alive(), "runs are claimed within the with block"
-        return [run_id for run_id, mine in _at_once(self._claim, run_ids) if mine]
+        claim = functools.partial(self._claim, keeping)
+        return [run_id for run_id, mine in _at_once(claim, run_ids) if mine]
 
-    def _claim(self, run_id: str) -> bool:
+    def _claim(self, keeping: Collection[str], run_id: str) -> bool:
+        finished = {RESULT, MODEL} if run_id in keeping else {RESULT}
         names = self.store.storage.names(run_id)
-        if RESULT in names:
+        if finished <= set(names):
             return False
         number = _highest(names)
         if number and number == self._held.get(run_id):
@@ -176,7 +182,7 @@ class Worker:
         if not self._create(run_id, number + 1, self.id):
             return False
         self._held[run_id] = number + 1
-        if RESULT in self.store.storage.names(run_id):  # finished since it was looked up
+        if finished <= set(self.store.storage.names(run_id)):  # finished since it was looked up
             self._release(run_id)
             return False
         return True

@@ -5,17 +5,69 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixlaw.errors import RunTableError
-from mixlaw.runs import DONE, FAILED, MISSING, RunResult, RunSpec, RunTable
+from mixlaw.errors import CheckpointError, RunTableError
+from mixlaw.runs import DONE, FAILED, MISSING, RunResult, RunSpec, RunTable, Start
 from mixlaw.schedule import Schedule
-from mixlaw.storage import open_storage
+from mixlaw.storage import Storage, open_storage
 
 RESULT, METRICS, MODEL = "run.json", "metrics.jsonl", "model.safetensors"
+MODEL_FORMAT = 1
 CHECKPOINT = ("checkpoint-", ".safetensors")
 CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a kept model says of itself.
+
+    Attributes:
+        digest: sha256 of its tensors and of what follows, see `Start`.
+        num_params: non-embedding parameters.
+        config, recipe: of the size it was trained at, see `mixlaw.train.recipe`.
+        vocabulary: "name" and "digest" of its tokenizer.
+        updates: of its optimizer so far, also those of models that it continued with their moments.
+        optimizer: whether the file has the optimizer's moments.
+    """
+
+    digest: str
+    num_params: int
+    config: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    vocabulary: Mapping[str, Any]
+    updates: int
+    optimizer: bool
+
+
+@contextlib.contextmanager
+def reading_model(place: str | Path) -> Iterator[tuple[Path, ModelFacts]]:
+    """A local path with a kept model, and its facts as written (the tensors are not read).
+
+    Raises: StorageError: there is no such file; CheckpointError: it is no model that a run kept.
+    """
+    storage, name = _file_at(place)
+    with storage.reading(name) as path:
+        yield path, _facts(path, f"{storage.url}/{name}")
+
+
+def model_facts(place: str | Path) -> ModelFacts:
+    """What the kept model at a path or URL is. Needs no torch. Raises: as `reading_model`."""
+    with reading_model(place) as (_, facts):
+        return facts
+
+
+def start_from(place: str | Path, *, optimizer: bool = False, rewarm: float = 1.0) -> Start:
+    """What a run continues that begins with the kept model at a path or URL.
+
+    Args:
+        optimizer, rewarm: see `Start`.
+    Raises: as `reading_model`; MixtureError: a rewarm that is not > 0.
+    """
+    storage, name = _file_at(place)
+    return Start(f"{storage.url}/{name}", model_facts(place).digest, optimizer, rewarm)
 
 
 class RunStore:
@@ -47,8 +99,21 @@ class RunStore:
         """Ids of the runs that have a result, done or failed."""
         return self.storage.folders_with(RESULT)
 
+    def unfinished(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        """Those without a result, or without the model that they are to keep."""
+        finished = self.finished()
+        done = [spec for spec in specs if spec.keep and spec.run_id in finished]
+        if done:  # results first: a model is written before its result
+            kept = self.models()
+            lacking = [spec for spec in done if spec.run_id not in kept]
+            results = self.results(lacking)
+            finished -= {run for run, result in results.items() if result.status == DONE}
+        return [spec for spec in specs if spec.run_id not in finished]
+
     def save(self, spec: RunSpec, result: RunResult) -> None:
-        data = {"spec": spec.to_dict(), "result": {**vars(result), "targets": list(result.targets)}}
+        found = {**vars(result), "targets": list(result.targets)}
+        found["schedules"] = [schedule.to_list() for schedule in result.schedules]
+        data = {"spec": spec.to_dict(), "result": found}
         text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         self.storage.write(_result_file(spec), text.encode())
 
@@ -92,7 +157,7 @@ class RunStore:
                 row: dict[str, Any] = {"run": spec.run_id, "label": spec.label, "role": spec.role}
                 row |= {"num_params": spec.num_params, "train_tokens": train_tokens}
                 row |= {"seed": spec.seed, "status": result.status}
-                seen = _mixtures_seen(spec, result).until(train_tokens / spec.horizon_tokens[-1])
+                seen = _mixtures_seen(spec, result, h)
                 row |= {f"weight/{name}": seen.dose.get(name, 0.0) for name in domains}
                 if not seen.is_static:
                     row["schedule"] = seen.to_list()
@@ -161,6 +226,10 @@ class RunStore:
         """Path or URL of the final model of a run."""
         return f"{self.root}/{run_id}/{MODEL}"
 
+    def start(self, run_id: str, *, optimizer: bool = False, rewarm: float = 1.0) -> Start:
+        """What a run continues that begins where this one ended; see `start_from`."""
+        return start_from(self.model_url(run_id), optimizer=optimizer, rewarm=rewarm)
+
     # Metrics
 
     def append_metrics(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -190,8 +259,40 @@ class RunStore:
         return list(kept.values())
 
 
-def _mixtures_seen(spec: RunSpec, result: RunResult) -> Schedule:
-    return spec.schedule or Schedule.static(spec.mixture)
+def _mixtures_seen(spec: RunSpec, result: RunResult, horizon: int) -> Schedule:
+    """By the run up to a horizon; of an online run that has no result, how it begins."""
+    if result.schedules:
+        return result.schedules[horizon]
+    planned = spec.schedule or Schedule.static(spec.mixture)
+    return planned.until(spec.horizon_tokens[horizon] / spec.horizon_tokens[-1])
+
+
+def _file_at(place: str | Path) -> tuple[Storage, str]:
+    """A file's folder, and its name there."""
+    folder, _, name = str(place).rpartition("/")
+    return open_storage(folder or ("/" if str(place).startswith("/") else "")), name
+
+
+def _facts(path: Path, place: str) -> ModelFacts:
+    """From the header of a safetensors file: its length in 8 bytes, and JSON."""
+    try:
+        with open(path, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("it is cut short")
+            header = json.loads(handle.read(length))
+        metadata = header["__metadata__"]
+        facts = json.loads(metadata["state"])
+        if facts["model_format"] != MODEL_FORMAT:
+            raise ValueError(f"its format is not {MODEL_FORMAT}")
+        del facts["model_format"]
+        optimizer = any(name.startswith("model/first/") for name in header)
+        return ModelFacts(digest=metadata["sha256"], optimizer=optimizer, **facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{place} is no model that a run kept ({type(error).__name__}: {error}); continue from "
+            f"the {MODEL} of a run that was trained with keep"
+        ) from error
 
 
 def _result_file(spec: RunSpec) -> str:
@@ -207,9 +308,9 @@ def _result(data: bytes, file: str) -> RunResult:
     try:
         found = json.loads(data)["result"]
         targets, epochs = tuple(found["targets"]), found.get("epochs", {})
-        return RunResult(
-            found["status"], targets, found["reason"], epochs, dict(found.get("start", {}))
-        )
+        schedules = tuple(Schedule.from_list(stages) for stages in found.get("schedules", ()))
+        start = dict(found.get("start", {}))
+        return RunResult(found["status"], targets, found["reason"], epochs, start, schedules)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunTableError(
             f"{file} is damaged ({type(error).__name__}: {error}); delete it, and the next "

@@ -91,3 +91,26 @@ def test_it_makes_nothing_beyond_the_last_step_and_ends_when_it_is_closed():
     endless.stop.set()
     endless.thread.join(10)
     assert not endless.thread.is_alive()
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_what_was_drawn_is_forgotten_when_other_batches_are_to_come(threaded):
+    asked, what = [], [0]
+
+    def draw(first: int, count: int) -> np.ndarray:
+        asked.append((first, count))
+        return np.full((count, 1, 1, 9), what[0])
+
+    feed = Feed(draw, step_bytes=72, last_step=20, device=CPU)
+    if threaded:
+        feed.ahead = _Ahead(feed._make, 20)
+    assert [feed(step)[0, 0, 0].item() for step in range(5)] == [0] * 5
+    what[0] = 1
+    feed.renew(12)
+    assert [feed(step)[0, 0, 0].item() for step in range(5, 12)] == [1] * 7
+    what[0] = 2
+    feed.renew(8)
+    assert [feed(step)[0, 0, 0].item() for step in (6, 7)] == [2, 2]
+    feed.close()
+    assert asked[-1] == (6, 2)
+    assert (5, 7) in asked

@@ -320,3 +320,53 @@ def faulty_all(size: Size):
         return (loss * float("nan") if state.step >= 3 else loss), norm
 
     return step
+
+
+def begin() -> TrainState:
+    """As if the members continued models whose moments are of different ages."""
+    return replace(TrainState.fresh(SIZE, [5, 6, 7], "cpu"), earlier=(4, 0, 90))
+
+
+def test_what_the_members_begin_with_is_evaluated():
+    result = train_stack(job(begin=begin))
+    assert result.start == evaluate(begin().parameters)
+    assert train_stack(job()).start == [{}, {}, {}]
+    assert result.state.updates == [24, 20, 110]
+    assert result.targets[-1] == evaluate(result.state.parameters)
+
+
+@pytest.mark.parametrize("at_step", [1, 7, 15])
+@pytest.mark.parametrize("every", [2, 1000])
+def test_a_continued_training_that_is_sent_back_or_killed_gives_the_same_bits(at_step, every):
+    expected = train_stack(job(begin=begin))
+    journal = Memory(every=every)
+    journal.kill_at = at_step + 2
+    step = faulty(at_step, 1, lost)
+    with pytest.raises(Killed):
+        train_stack(job(begin=begin, journal=journal, step=step))
+    journal.kill_at = None
+    result = train_stack(job(begin=begin, journal=journal, step=step))
+    assert (result.start, result.targets) == (expected.start, expected.targets)
+    assert result.state.updates == expected.state.updates
+
+
+def test_a_model_without_finite_losses_fails_before_the_first_step():
+    def broken() -> TrainState:
+        state = begin()
+        state.parameters["embedding"][1] = float("nan")
+        return state
+
+    result = train_stack(job(begin=broken))
+    assert result.failed == ["", "a validation loss was not finite at step 0", ""]
+    assert result.start[1] == {}
+    assert [bool(found) for found in result.targets[-1]] == [True, False, True]
+
+
+def test_rewarming_is_the_recipe_at_another_peak():
+    low = replace(SIZE, recipe=replace(RECIPE, learning_rate=0.5 * RECIPE.learning_rate))
+    found, expected = Memory(), Memory()
+    assert (
+        train_stack(job(rewarm=0.5, journal=found)).targets
+        == train_stack(job(size=low, journal=expected)).targets
+    )
+    assert [report.rate for report in found.reports] == [r.rate for r in expected.reports]

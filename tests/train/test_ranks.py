@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from mixlaw.claims import Worker  # noqa: E402
+from mixlaw.store import model_facts  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
 
 RANK = """\
@@ -27,15 +28,20 @@ with Worker(swarm.store) as worker:
 
 
 def test_two_processes_give_the_losses_of_one(tiny_study, tmp_path):
+    """Also of a run that continues the model that the first has kept."""
     study = Study(tiny_study)
     spec = next(spec for spec in study.design() if spec.size == "3k")
     swarm = study._own_runs.training.swarm(tmp_path / "one")
     size = swarm.sizes["3k"]
     exact = replace(size, recipe=replace(size.recipe, precision="float64"), processes=2)
     swarm = replace(swarm, sizes={"3k": exact})
+    base = replace(spec, keep=True, seed=spec.seed + 1)
     with Worker(swarm.store) as worker:
+        swarm.train([base], worker)
+        spec = replace(spec, keep=True, start=swarm.store.start(base.run_id, optimizer=True))
         swarm.train([spec], worker)
     expected = swarm.store.load(spec)
+    assert expected.start == swarm.store.load(base).targets[-1]
 
     together = replace(swarm, runs=str(tmp_path / "two"))
     (tmp_path / "work.json").write_text(
@@ -51,6 +57,8 @@ def test_two_processes_give_the_losses_of_one(tiny_study, tmp_path):
     found = together.store.load(spec)
     for ours, theirs in zip(found.targets, expected.targets, strict=True):
         assert ours == pytest.approx(dict(theirs), rel=1e-9)
+    assert found.start == pytest.approx(dict(expected.start), rel=1e-12)
+    assert model_facts(together.store.model_url(spec.run_id)).updates == 80
     told = together.store.metrics(spec.run_id)
     assert sum("event" not in line for line in told) == sum(
         "event" not in line for line in swarm.store.metrics(spec.run_id)

@@ -125,8 +125,8 @@ def train_runs(
             launcher.cancel(ticket)
     if not call.given_up:
         return {}
-    finished = swarm.store.finished()  # by another driver, perhaps
-    return {run: why for run, why in call.given_up.items() if run not in finished}
+    unfinished = {spec.run_id for spec in swarm.store.unfinished(specs)}  # by no other driver
+    return {run: why for run, why in call.given_up.items() if run in unfinished}
 
 
 def write_swarm(swarm: Trainable, specs: Sequence[RunSpec]) -> None:
@@ -260,10 +260,11 @@ class _Call:
         storage = self.swarm.store.storage
         beating = {name.removesuffix(".json") for name in storage.names(WORKERS)}
         living = self.watch.heartbeats()  # before the results: who is gone has saved its own
-        finished = self.todo.keys() & self.swarm.store.finished()
-        self.diverged |= self._diverged([self.todo[run_id] for run_id in finished])
-        for run_id in finished:
-            del self.todo[run_id]
+        unfinished = self.swarm.store.unfinished(list(self.todo.values()))
+        finished = _without(self.todo.values(), {spec.run_id for spec in unfinished})
+        self.diverged |= self._diverged(finished)
+        for spec in finished:
+            del self.todo[spec.run_id]
         self._end_frozen(beating, living)
         in_hand = {spec.run_id for work in self.running.values() for spec in work.stack}
         in_hand |= _runs_of(living)

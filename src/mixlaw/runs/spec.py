@@ -10,7 +10,7 @@ from typing import Any
 from mixlaw.errors import MixtureError
 from mixlaw.files import digest
 from mixlaw.mixture import Mixture
-from mixlaw.schedule import Schedule
+from mixlaw.schedule import Online, Schedule
 
 DONE, FAILED, MISSING = "done", "failed", "missing"
 """Status of a run: it has values; it diverged; it was planned and has no result."""
@@ -23,7 +23,7 @@ class Start:
 
     Attributes:
         checkpoint: path or URL of a model file that a run kept; its place decides nothing.
-        digest: sha256 of that file.
+        digest: sha256 of what is in it (tensors and facts), as the file itself says.
         optimizer: whether the moments of Adam go on; else the weights alone are taken.
         rewarm: peak learning rate, as a share of the size's own.
     """
@@ -54,6 +54,7 @@ class RunSpec:
         pools: domain -> tokens of it that the run draws from; None: all of the corpus.
         schedule: mixtures over the training to the longest horizon, of which `mixture` is the dose;
             None: static. A shorter horizon sees its beginning.
+        online: how the run adapts its mixture, which begins as `mixture`; None: it does not.
         start: the model to continue from; None: fresh weights.
         keep: whether the final model is kept, for others to continue from.
     """
@@ -68,12 +69,18 @@ class RunSpec:
     context: str
     pools: Mapping[str, int] | None = field(default=None, hash=False)
     schedule: Schedule | None = None
+    online: Online | None = None
     start: Start | None = None
     keep: bool = False
 
     def __post_init__(self):
         if self.schedule is None:
             return
+        if self.online is not None:
+            raise MixtureError(
+                f"run {self.label} has a schedule and an online mixture; an online run begins with "
+                "its mixture and makes its own schedule"
+            )
         if self.schedule.is_static:
             object.__setattr__(self, "schedule", None)
         elif self.mixture != self.schedule.dose:
@@ -97,6 +104,8 @@ class RunSpec:
             decides.append(dict(self.pools))
         if self.schedule is not None:
             decides.append({"schedule": self.schedule.to_list()})
+        if self.online is not None:
+            decides.append({"online": self.online.to_dict()})
         if self.start is not None:
             kept = ("digest", "optimizer", "rewarm")
             decides.append({"start": {key: getattr(self.start, key) for key in kept}})
@@ -109,9 +118,10 @@ class RunSpec:
             "mixture": dict(self.mixture),
             "horizon_tokens": list(self.horizon_tokens),
             "schedule": self.schedule and self.schedule.to_list(),
+            "online": self.online and self.online.to_dict(),
             "start": self.start and vars(self.start),
         }
-        usual = {"schedule": None, "start": None, "keep": False}
+        usual = {"schedule": None, "online": None, "start": None, "keep": False}
         return {k: v for k, v in data.items() if k not in usual or v != usual[k]}
 
     @classmethod
@@ -120,6 +130,8 @@ class RunSpec:
         read["horizon_tokens"] = tuple(data["horizon_tokens"])
         if data.get("schedule"):
             read["schedule"] = Schedule.from_list(data["schedule"])
+        if data.get("online"):
+            read["online"] = Online.from_dict(data["online"])
         if data.get("start"):
             read["start"] = Start(**data["start"])
         return cls(**read)
@@ -135,6 +147,7 @@ class RunResult:
         reason: why it failed.
         epochs: domain -> how often the longest horizon saw it, as counted; empty when failed.
         start: the targets at step 0 of a run that continued a model; empty for others.
+        schedules: what an online run made of its mixture, one per horizon; empty for others.
     """
 
     status: str
@@ -142,3 +155,4 @@ class RunResult:
     reason: str = ""
     epochs: Mapping[str, float] = field(default_factory=dict)
     start: Mapping[str, float] = field(default_factory=dict)
+    schedules: tuple[Schedule, ...] = ()

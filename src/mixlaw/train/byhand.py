@@ -193,7 +193,7 @@ class MemberStep:
                     self.flat.mul_(recipe.clip / norm)
                 adamw(
                     recipe,
-                    state.step,
+                    state.updates[k],
                     rate,
                     list(weights.values()),
                     list(self.grads.values()),

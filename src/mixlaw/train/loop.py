@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mixlaw.train.health import FAILED, Health
 from mixlaw.train.model import Parameters
+from mixlaw.train.online import OnlineMixtures
 from mixlaw.train.recipe import Size
 from mixlaw.train.state import TrainState
 from mixlaw.train.step import Step
@@ -89,6 +90,10 @@ class StackJob:
         seeds: (K,) of the initial weights.
         journal: None trains without a trace.
         report_steps: losses are looked at every so many steps.
+        begin: gives the state at step 0, of models that the members continue; it is evaluated
+            before the first step. None: initial weights.
+        rewarm: peak learning rate as a share of the recipe's.
+        online: the mixtures that the members adapt, which `batches` follows; None: they do not.
     """
 
     size: Size
@@ -100,6 +105,9 @@ class StackJob:
     journal: Journal | None = None
     device: torch.device | str = "cpu"
     report_steps: int = 10
+    begin: Callable[[], TrainState] | None = None
+    rewarm: float = 1.0
+    online: OnlineMixtures | None = None
 
 
 @dataclass
@@ -109,10 +117,14 @@ class StackResult:
     Attributes:
         targets: [horizon][member] -> target -> value; empty for a member that failed.
         failed: (K,) why a member failed, or "".
+        start: (K,) target -> value at step 0 of members that continue a model; else empty.
+        state: at the end of the longest horizon; means nothing for members that failed.
     """
 
-    targets: list[list[dict[str, float]]] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    targets: list[list[dict[str, float]]]
+    failed: list[str]
+    start: list[dict[str, float]]
+    state: TrainState
 
 
 def train_stack(job: StackJob) -> StackResult:
@@ -128,6 +140,7 @@ class _Training:
 
     trunk: TrainState
     branch: TrainState | None
+    start: list[dict[str, float]]
     targets: list[list[dict[str, float]]]
     health: list[Health]
 
@@ -141,17 +154,33 @@ class _Training:
         while len(self.targets) < len(horizons) and not self._all_failed():
             horizon = horizons[len(self.targets)]
             if self.branch is None:
-                if not self._train(self.trunk, recipe.branch_step(horizon), None):
+                if not self._train_trunk(recipe.branch_step(horizon)):
                     continue
                 # Nothing leaves the trunk after the last branch, which takes it over uncopied.
                 self.branch = self.trunk if horizon == horizons[-1] else self.trunk.copy()
+            if self.job.online:
+                self.job.online.hold(recipe.branch_step(horizon), horizon)
             if not self._train(self.branch, horizon, horizon):
                 continue
-            self._evaluate(self.branch, horizon)
+            self.targets.append(self._evaluate(self.branch, horizon))
             self.branch = None
             for health in self.health:
                 health.leave_branch()
-        return StackResult(self.targets, [health.failed for health in self.health])
+        # The last branch was the trunk itself.
+        failed = [health.failed for health in self.health]
+        return StackResult(self.targets, failed, self.start, self.trunk)
+
+    def _train_trunk(self, until: int) -> bool:
+        """As `_train`, stopping where members look at what their mixtures do."""
+        online = self.job.online
+        while online and self.trunk.step < until:
+            decided = online.look(self.trunk.step, self.trunk.parameters)
+            for k, details in enumerate(decided):
+                self._event(k, "mixture", self.trunk.step, **details)
+            stop = min(until, online.next_look or until)
+            if not self._train(self.trunk, stop, None):
+                return False
+        return self._train(self.trunk, until, None)
 
     def _train(self, state: TrainState, until: int, horizon: int | None) -> bool:
         """Train `state` until a step; False when a fault has sent the stack back instead, or when
@@ -160,7 +189,8 @@ class _Training:
         done: list[tuple[Tensor, Tensor]] = []
         started, rate = time.perf_counter(), 0.0
         while state.step < until:
-            rate = self.recipe.learning_rate * self.recipe.rate(state.step, horizon or last)
+            rate = job.rewarm * self.recipe.learning_rate
+            rate *= self.recipe.rate(state.step, horizon or last)
             done.append(job.step(state, job.batches(state.step), rate))
             if len(done) < job.report_steps and state.step < until:
                 continue
@@ -200,8 +230,9 @@ class _Training:
                 fault = self.health[k].judge(fault.step, rest)
         return True
 
-    def _evaluate(self, branch: TrainState, horizon: int) -> None:
-        found = self.job.evaluate(branch.parameters)
+    def _evaluate(self, state: TrainState, horizon: int) -> list[dict[str, float]]:
+        """(K,) target -> value; empty for a member that failed, here or before."""
+        found = self.job.evaluate(state.parameters)
         for k, values in enumerate(found):
             health = self.health[k]
             if not health.failed and not np.isfinite(list(values.values())).all():
@@ -211,7 +242,7 @@ class _Training:
                 found[k] = {}  # JSON has no NaN; the values of a failed member mean nothing anyway
             else:
                 self._event(k, "evaluated", horizon, horizon=horizon, targets=values)
-        self.targets.append(found)
+        return found
 
     def _event(self, member: int, kind: str, step: int, **details: Any) -> None:
         if self.job.journal:
@@ -232,12 +263,20 @@ class _Training:
             if branch is not None:
                 tensors |= branch.member("branch", k)
             state = {"trunk_step": self.trunk.step, "branch_step": branch_step}
+            state |= {"earlier": self.trunk.earlier[k], "start": self.start[k]}
             state |= {"targets": [found[k] for found in self.targets]}
+            if self.job.online:
+                state |= {"online": self.job.online.state(k)}
             # What is not finite has no number in JSON, and a failed member no future.
             health = self.health[k]
             return tensors, state | {"health": health.to_dict()}
 
         self.job.journal.save(self._steps_done(), map(snapshot, range(len(self.job.seeds))))
+
+    def _begin(self) -> TrainState:
+        if self.job.begin:
+            return self.job.begin()
+        return TrainState.fresh(self.job.size, self.job.seeds, self.job.device)
 
     def _restore(self) -> None:
         """Take up the last checkpoint, or begin; restarts are not forgotten."""
@@ -245,21 +284,31 @@ class _Training:
         restarts = [health.restarts for health in self.health]
         snapshots = job.journal.restore() if job.journal else None
         if snapshots is None:
-            self.trunk, self.branch = TrainState.fresh(job.size, job.seeds, job.device), None
+            states = None
+            self.trunk, self.branch = self._begin(), None
             self.targets, self.health = [], [Health() for _ in job.seeds]
+            # Where there is no model to continue there is nothing to evaluate yet.
+            self.start = self._evaluate(self.trunk, 0) if job.begin else [{} for _ in job.seeds]
         else:
             tensors, states = zip(*snapshots, strict=True)
+            earlier = [state["earlier"] for state in states]
 
             def state_of(name: str) -> TrainState | None:
                 step = states[0][f"{name}_step"]
                 if step is None:
                     return None
-                return TrainState.of_members(name, step, tensors, job.size.config, job.device)
+                config, device = job.size.config, job.device
+                return TrainState.of_members(
+                    name, tensors, config, device, step=step, earlier=earlier
+                )
 
             trunk = state_of("trunk")
             assert trunk is not None, "every checkpoint has a trunk"
             self.trunk, self.branch = trunk, state_of("branch")
+            self.start = [state["start"] for state in states]
             self.targets = [list(found) for found in zip(*(s["targets"] for s in states))]  # noqa: B905
             self.health = [Health.from_dict(state["health"]) for state in states]
+        if job.online:
+            job.online.restore(states and [state["online"] for state in states])
         for health, before in zip(self.health, restarts, strict=True):
             health.restarts = max(health.restarts, before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,9 +135,11 @@ class StoreJournal:
             details["horizon"] *= self.tokens_per_step
         self.lines[member].append({"event": kind, "step": step, "done": self.done, **details})
 
-    def finish(self, results: Sequence[RunResult]) -> None:
+    def finish(self, results: Sequence[RunResult], keep: Callable[[Path, int], None]) -> None:
         """Store the results of the runs that are still ours, and drop what they no longer need.
 
+        Args:
+            keep: writes the final model of a member to a path.
         Raises: StorageError; TakenOver.
         """
         self._look_what_is_held()
@@ -144,6 +147,13 @@ class StoreJournal:
             if result.status == DONE:
                 self.event(k, "done", self.steps_total)
         self.flush()
+        # Before the result, which says that the run is finished.
+        for k, (spec, result) in enumerate(zip(self.specs, results, strict=True)):
+            if self.held[k] and spec.keep and result.status == DONE:
+                with self.store.save_model(spec.run_id) as path:
+                    keep(path, k)
+                if self.status:  # as for checkpoints
+                    self.worker.report(self.status)
         for spec, result, mine in zip(self.specs, results, self.held, strict=True):
             if mine:
                 self.store.save(spec, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,17 +27,18 @@ LossFunction = Callable[[ModelConfig, Parameters, Tensor, torch.dtype], Tensor]
 
 def adamw(
     recipe: Recipe,
-    step: int,
+    update: int,
     rate: float,
     weights: Sequence[Tensor],
     grads: Sequence[Tensor],
     moments: tuple[Sequence[Tensor], Sequence[Tensor]],
 ) -> None:
-    """The update of step `step`, counted from 1, in place and in one pass over the memory.
+    """The update number `update` of these moments, counted from 1, in place and in one pass over
+    the memory.
 
     Source: Loshchilov & Hutter, arXiv 1711.05101, algorithm 2.
     """
-    count = torch.full((), float(step), device=weights[0].device)
+    count = torch.full((), float(update), device=weights[0].device)
     # What torch.optim.AdamW(fused=True) comes to, without its bookkeeping.
     torch._fused_adamw_(  # type: ignore[attr-defined]
         list(weights),
@@ -92,8 +94,15 @@ class StackStep:
             clip = (recipe.clip / norm).clamp(max=1.0)[:, None, None]
             for grad in grads:
                 grad.mul_(clip)
-            moments = list(state.first.values()), list(state.second.values())
             state.step += 1
-            weights = list(state.parameters.values())
-            adamw(recipe, state.step, rate, weights, grads, moments)
+            first_member = 0
+            # Members that began alike are updated at once: all of them, but where the moments of
+            # different models go on.
+            for update, alike in itertools.groupby(state.updates):
+                members = slice(first_member, first_member := first_member + len(list(alike)))
+                weights, first, second = (
+                    [stacked[members] for stacked in group.values()]
+                    for group in state.groups().values()
+                )
+                adamw(recipe, update, rate, weights, [g[members] for g in grads], (first, second))
         return loss, norm
