@@ -3,13 +3,10 @@
 Five shares of Pile, ten horizons to 10 billion tokens, one seed, and the base checkpoint. Held-out
 errors of every form, the critical share at every horizon, and how often intervals hold on made
 runs, whose truth is known.
-
-    python -m benchmarks.continual.published [--repeats 40] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +14,7 @@ import numpy as np
 from pyarrow import parquet
 from scipy.optimize import root_scalar
 
+from benchmarks.laws.common import Settings
 from benchmarks.laws.tables import data_folder
 from benchmarks.table import markdown, publish
 from mixlaw.continual import ContinualLaws, fit_continual
@@ -316,26 +314,19 @@ def _one(design: Design, rise: Callable, rng: np.random.Generator) -> list[float
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.continual.published")
-    parser.add_argument("--repeats", type=int, default=40, help="made swarms per row")
-    parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is written")
-    options = parser.parse_args(arguments)
+def published(settings: Settings) -> None:
+    """All tables of this page."""
     data = read()
     parts = {
         "Held-out shares: mean absolute error, nats": held_out(data),
         "Losses with their share held out, nats": by_share(data),
         "Critical replay share (Pile): the least that does not raise its loss": critical(data),
         "From the first 5B tokens to 10.5B": extrapolated(data),
-        "Coverage on made runs": coverage(1 if options.quick else options.repeats),
+        "Coverage on made runs": coverage(settings.seeds),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
-    if options.quick:
+    if settings.quick:
         print(body)
     else:
-        command = f"python -m benchmarks.continual.published --repeats {options.repeats}"
+        command = f"python -m benchmarks continual published --seeds {settings.seeds}"
         publish("continual-published", "Continued runs, published and made", command, body)
-
-
-if __name__ == "__main__":
-    main()
