@@ -322,7 +322,7 @@ def report(pairs: Sequence[Pair], seconds: float) -> str:
             "## The critical share, predicted without the two shares beside it\n\n"
             f"In the interval of the seeds: {sum(inside)} of {len(inside)}; the predicted interval "
             f"holds the observed mean: {sum(covered)} of {len(covered)}. (Of these, "
-            f"{sum(row[3] == '0.000' for row in near)} are observed at 0: re-warming alone had raised "
+            f"{sum(row[3] == '0.000' for row in near)} are observed at 0: re-warming alone raised "
             "the old loss.)\n\n" + markdown(CRITICAL, near),
             "## Four times the tokens\n\nThe same question at 600 steps, from shorter runs.\n\n"
             + markdown(FAR, chosen),

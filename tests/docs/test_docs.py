@@ -15,7 +15,10 @@ from mixlaw.train.recipe import non_embedding_params
 from mixlaw.train.sizes import NAMED_SIZES, default_learning_rate
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *(f"docs/{n}.md" for n in ("tutorial", "laws", "deciding", "training"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{n}.md" for n in ("tutorial", "laws", "deciding", "training", "continual")),
+]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
