@@ -1,11 +1,12 @@
-"""Schedules: the mixture over training, in stages; immutable data, addressed by domain name."""
+"""Schedules: the mixture over training, in stages or adapted online; immutable data, addressed by
+domain name."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,81 @@ class Schedule:
                 f"{data!r} is no schedule; it must be [[share of training, {{domain: proportion}}],"
                 " ...]"
             ) from error
+
+
+@dataclass(frozen=True)
+class Online:
+    """How a run adapts its own mixture while it trains.
+
+    The constant part of its training is cut into rounds. A round begins with probes: for each
+    domain two short bursts that give it more than its share, in an order and its mirror image, with
+    the targets measured around each. They tell what each domain does to each target now, and the
+    mixture takes a step that lowers the objective, within bounds. The decay that ends a run keeps
+    the mixture at which it begins.
+
+    Attributes:
+        weights: target ("loss/code", "bpb/web") -> weight in the objective, >= 0.
+        rounds: decisions over a run.
+        probe_share: of the steps of a round, spent on its probes.
+        tilt: of a probe, given to its domain; the rest is as the mixture.
+        step_size: of the exponentiated gradient, whose largest entry is scaled to 1, and shrunk as
+            far as it may be noise.
+        max_change: of any share in one round.
+        floor: no share is lowered below it; a domain without a share at the start never gets one.
+        smoothing: weight of the rounds before in the estimate, in [0, 1).
+        max_epochs: passes over any domain in the whole run, probes included; None: no limit.
+        evaluation_tokens: validation tokens per domain each time that targets are measured.
+    Raises: MixtureError: a setting out of its range, or no weight > 0.
+    """
+
+    weights: Mapping[str, float] = field(hash=False)
+    rounds: int = 8
+    probe_share: float = 0.25
+    tilt: float = 0.5
+    step_size: float = 1.0
+    max_change: float = 0.1
+    floor: float = 0.01
+    smoothing: float = 0.5
+    max_epochs: float | None = None
+    evaluation_tokens: int = 4096
+
+    def __post_init__(self):
+        weights = {name: float(self.weights[name]) for name in sorted(self.weights)}
+        if not all(0 <= w < math.inf for w in weights.values()) or not any(weights.values()):
+            raise MixtureError(
+                f"the weights of an online mixture are {weights}; they must be finite and >= 0, "
+                "one of them > 0"
+            )
+        object.__setattr__(self, "weights", weights)
+        ranges = {
+            "rounds": (self.rounds >= 1, ">= 1"),
+            "probe_share": (0 < self.probe_share < 1, "in (0, 1)"),
+            "tilt": (0 < self.tilt <= 1, "in (0, 1]"),
+            "step_size": (0 < self.step_size < math.inf, "finite and > 0"),
+            "max_change": (0 < self.max_change <= 1, "in (0, 1]"),
+            "floor": (0 <= self.floor < 1, "in [0, 1)"),
+            "smoothing": (0 <= self.smoothing < 1, "in [0, 1)"),
+            "max_epochs": (self.max_epochs is None or self.max_epochs > 0, "> 0 or None"),
+            "evaluation_tokens": (self.evaluation_tokens >= 1, ">= 1"),
+        }
+        for name, (holds, rule) in ranges.items():
+            if not holds:  # also so for NaN
+                raise MixtureError(
+                    f"{name} of an online mixture is {getattr(self, name)}; it must be {rule}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**vars(self), "weights": dict(self.weights)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Online:
+        """The inverse of `to_dict`. Raises: MixtureError: an unknown setting, or a wrong one."""
+        try:
+            return cls(**data)
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, MixtureError):
+                raise
+            raise MixtureError(f"{dict(data)} are no settings of an online mixture: {error}") from (
+                error
+            )

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixlaw.corpus.sampler import BatchSampler, _permute
+from mixlaw.corpus.segments import Segments
 from mixlaw.errors import CorpusError, MixtureError
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
 
 LENGTH = 4
 SIZES = (401, 201, 41, 9)
@@ -20,7 +23,7 @@ def sampler(batch_size=8, **options):
 
 def run(sampler, steps, proportions):
     """Sequences (steps * B, L + 1) of one member."""
-    mixture = np.atleast_2d(proportions)
+    mixture = proportions if isinstance(proportions, Segments) else np.atleast_2d(proportions)
     return np.concatenate([sampler.batch(step, mixture)[0] for step in range(steps)])
 
 
@@ -30,6 +33,15 @@ def mixtures(draw, most=4):
     weights = st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(any)
     rows = draw(st.lists(weights, min_size=1, max_size=most))
     return np.array([np.array(row) / sum(row) for row in rows])
+
+
+@st.composite
+def staged(draw, most=3):
+    """Segments of 1 to `most` members, with boundaries within 60 steps."""
+    first = draw(mixtures(most))
+    steps = [0, *sorted(draw(st.sets(st.integers(1, 60), max_size=4)))]
+    rows = [first, *(draw(mixtures(1)).repeat(len(first), axis=0) for _ in steps[1:])]
+    return Segments(np.array(steps), np.stack(rows))
 
 
 @settings(deadline=None)
@@ -132,6 +144,113 @@ def test_without_pools_nothing_has_changed_since_swarms_were_trained():
     assert seen.hexdigest().startswith("c36a707cc6417807b91f768a65dd766a")
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    mixtures(),
+    st.sets(st.integers(1, 90), max_size=6),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(1, 40)), min_size=1, max_size=6),
+    st.integers(1, 40),
+    st.integers(0, 5),
+)
+def test_equal_segments_are_the_static_mixture_to_the_bit(
+    proportions, boundaries, chunks, batch_size, seed
+):
+    steps = np.array([0, *sorted(boundaries)])
+    cut_up = Segments(steps, np.stack([proportions] * len(steps)))
+    static, used = (sampler(batch_size, seed=seed) for _ in range(2))
+    for first, count in chunks:
+        np.testing.assert_array_equal(
+            used.batches(first, count, cut_up), static.batches(first, count, proportions)
+        )
+        np.testing.assert_array_equal(
+            used.domain_counts(first, cut_up), static.domain_counts(first, proportions)
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(staged(), st.lists(st.integers(0, 80), min_size=1, max_size=8), st.integers(0, 5))
+def test_a_batch_depends_on_seed_step_and_schedule_alone(segments, steps, seed):
+    used = sampler(seed=seed)
+    for step in steps:
+        batches = used.batches(step, 3, segments)
+        for i in range(3):
+            np.testing.assert_array_equal(batches[i], sampler(seed=seed).batch(step + i, segments))
+        for k in range(segments.proportions.shape[1]):
+            alone = Segments(segments.first_steps, segments.proportions[:, k : k + 1])
+            np.testing.assert_array_equal(
+                batches[:, k], sampler(seed=seed).batches(step, 3, alone)[:, 0]
+            )
+
+
+@settings(max_examples=30, deadline=None)
+@given(staged(), mixtures(most=1), st.integers(1, 20), st.integers(0, 5))
+def test_the_nth_window_of_a_domain_is_the_same_in_every_schedule(segments, one, batch, seed):
+    staged = Segments(segments.first_steps, segments.proportions[:, :1])
+    first, second = (run(sampler(batch, seed=seed), 70, what) for what in (staged, one))
+    for j in range(4):
+        a, b = (drawn[drawn[:, 0] // 1000 == j] for drawn in (first, second))
+        shared = min(len(a), len(b))
+        np.testing.assert_array_equal(a[:shared], b[:shared])
+
+
+@settings(max_examples=40, deadline=None)
+@given(staged(), st.integers(1, 70), st.integers(1, 40), st.integers(0, 9))
+def test_realised_proportions_within_each_stage(segments, steps, batch_size, seed):
+    """Of a stage as of a run: exact to a few sequences at either end."""
+    drawn = sampler(batch_size, seed=seed)
+    total = np.zeros(segments.proportions.shape[1:], dtype=int)
+    for first, stop, shares in segments.within(0, steps):
+        counts = drawn.domain_counts(stop, segments) - drawn.domain_counts(first, segments)
+        assert (counts.sum(axis=1) == (stop - first) * batch_size).all()
+        assert np.abs(counts - shares * (stop - first) * batch_size).max() < 8
+        assert (counts[shares == 0] == 0).all()
+        total = total + counts
+    np.testing.assert_array_equal(total, drawn.domain_counts(steps, segments))
+    whole = run(sampler(batch_size, seed=seed), steps, _member(segments, 0))[:, 0] // 1000
+    np.testing.assert_array_equal(np.bincount(whole, minlength=4), total[0])
+
+
+def _member(segments, k):
+    return Segments(segments.first_steps, segments.proportions[:, k : k + 1])
+
+
+def test_a_schedule_begins_its_stages_at_the_nearest_steps():
+    a, b = Mixture({"w": 1.0}), Mixture({"w": 0.5, "x": 0.5})
+    schedules = [
+        Schedule.static(b),
+        Schedule.of([(0.8, a), (0.2, b)]),
+        Schedule.of([(0.5, b), (0.496, a), (0.004, b)]),
+    ]
+    segments = Segments.of(schedules, ["x", "w"], num_steps=44)
+    assert segments.first_steps.tolist() == [0, 22, 35, 44]
+    assert segments.proportions[:, :, 0].tolist() == [
+        [0.5, 0, 0.5],
+        [0.5, 0, 0],
+        [0.5, 0.5, 0],
+        [0.5, 0.5, 0.5],
+    ]
+    parts = [(first, stop) for first, stop, _ in segments.within(10, 40)]
+    assert parts == [(10, 22), (22, 35), (35, 40)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "shape", "message"),
+    [
+        ([1], (1, 1, 4), r"begin at steps \[1\]"),
+        ([0, 5, 5], (3, 1, 4), "ascend from 0"),
+        ([0, 5], (1, 1, 4), r"shape \(1, 1, 4\); they must be \(2 segments"),
+    ],
+)
+def test_segments_that_make_no_sense(steps, shape, message):
+    with pytest.raises(MixtureError, match=message):
+        Segments(np.array(steps), np.full(shape, 0.25))
+
+
+def test_segments_of_other_domains():
+    with pytest.raises(MixtureError, match=r"shape \(1, 2\)"):
+        sampler().batch(0, Segments.static(np.array([[0.5, 0.5]])))
+
+
 POOLS = st.tuples(*(st.integers(LENGTH, (size - 1) // LENGTH * LENGTH) for size in SIZES))
 
 
@@ -153,6 +272,20 @@ def test_epochs_over_a_pool_are_exact(proportions, pools, steps, seed):
         epochs, rest = divmod(total, size)
         assert len(counts) == (size if epochs else rest)
         assert sorted(counts) == sorted([epochs] * (len(counts) - rest) + [epochs + 1] * rest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(staged(most=1), POOLS, st.integers(1, 60), st.integers(0, 5))
+def test_no_window_comes_twice_in_an_epoch_across_stages(segments, pools, steps, seed):
+    """Every epoch over a pool is whole before the next begins, wherever the stages change."""
+    pooled = sampler(seed=seed, pools=pools)
+    drawn = run(pooled, steps, segments)
+    for domain, size in enumerate(pooled.windows):
+        starts = drawn[drawn[:, 0] // 1000 == domain, 0]
+        for first in range(0, len(starts), size):
+            epoch = starts[first : first + size]
+            assert len(set(epoch.tolist())) == len(epoch)
+            assert first == 0 or set(epoch.tolist()) <= set(starts[:size].tolist())
 
 
 @settings(max_examples=30, deadline=None)

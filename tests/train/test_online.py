@@ -23,14 +23,8 @@ from mixlaw.runs import DONE, RunResult, RunSpec  # noqa: E402
 from mixlaw.schedule import Online, Schedule  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
 from mixlaw.train import record  # noqa: E402
-from mixlaw.train.online import (  # noqa: E402
-    Bursts,
-    OnlineJob,
-    OnlineMixtures,
-    bounded,
-    fit_law,
-    trust,
-)
+from mixlaw.train.online import OnlineJob, OnlineMixtures  # noqa: E402
+from mixlaw.train.probes import Bursts, bounded, fit_law, trust  # noqa: E402
 from mixlaw.train.swarm import Swarm  # noqa: E402
 
 DOMAINS = ("abc", "digits", "words")

@@ -4,6 +4,7 @@ from mixlaw.corpus.build import build_corpus
 from mixlaw.corpus.domains import DomainSource
 from mixlaw.corpus.environment import ENVIRONMENT_DOMAINS
 from mixlaw.corpus.sampler import BatchSampler
+from mixlaw.corpus.segments import Segments
 from mixlaw.corpus.store import Corpus, load_corpus
 from mixlaw.corpus.tokenizers import TokenizerSpec
 
@@ -12,6 +13,7 @@ __all__ = [
     "BatchSampler",
     "Corpus",
     "DomainSource",
+    "Segments",
     "TokenizerSpec",
     "build_corpus",
     "load_corpus",

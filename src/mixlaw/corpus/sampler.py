@@ -1,9 +1,10 @@
-"""Mixture to batches: a pure function of (seed, step, mixture) with common random numbers.
+"""Mixture to batches: a pure function of (seed, step, schedule) with common random numbers.
 
 Slot i of a run (i = step * batch_size + row) draws a number u_i in [0, 1), the same for every
 mixture; the domain whose interval of the cumulated proportions holds u_i gives its next window.
 The n-th window drawn from a domain is the same for every mixture, too: two mixtures see different
 amounts of the same text in the same order, so their losses differ by mixture and not by luck.
+Where a schedule changes the proportions, counting goes on: no window comes twice in an epoch.
 
 The u_i come in blocks of 64, one per stratum s/64, in bit-reversed order under a random shift, so
 that a batch, too, is spread evenly over [0, 1); within a block all share one offset, which walks
@@ -20,8 +21,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixlaw.corpus.segments import Segments
 from mixlaw.errors import CorpusError, MixtureError
-from mixlaw.mixture import SUM_TOLERANCE
 
 BLOCK = 64
 _BIT_REVERSED = np.array([int(f"{slot:06b}"[::-1], 2) for slot in range(BLOCK)])
@@ -39,6 +40,9 @@ ROUNDS = 3
 
 SCAN_BLOCKS = 1 << 14
 """Blocks counted at once when a rank is computed from the start of a run."""
+
+Proportions = np.ndarray | Segments
+"""Of K members and M domains: (K, M) throughout, or by step."""
 
 
 class BatchSampler:
@@ -78,17 +82,18 @@ class BatchSampler:
         self.windows = self._held if pools is None else self._pool_windows(pools)
         self._streams = [np.asarray(stream) for stream in streams]
         self._seeds = (seed,) if seeds is None else tuple(seeds)
-        self._counted: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
+        self._counted: dict[tuple[int, bytes, int], tuple[int, np.ndarray]] = {}
+        self._begun: tuple[Segments | None, int, np.ndarray] = (None, 0, np.zeros(0))
 
-    def batch(self, step: int, proportions: np.ndarray) -> np.ndarray:
-        """Token ids (K, B, L + 1), int64, of one step for mixtures (K, M).
+    def batch(self, step: int, proportions: Proportions) -> np.ndarray:
+        """Token ids (K, B, L + 1), int64, of one step.
 
         Windows of a domain come without replacement within an epoch and in a new order in each.
         Raises: MixtureError: proportions of the wrong shape, negative, or not summing to one.
         """
         return self.batches(step, 1, proportions)[0]
 
-    def batches(self, first_step: int, num_steps: int, proportions: np.ndarray) -> np.ndarray:
+    def batches(self, first_step: int, num_steps: int, proportions: Proportions) -> np.ndarray:
         """Token ids (num_steps, K, B, L + 1) of some steps, as `batch` gives each."""
         domain, start = self.windows_of(first_step, proportions, num_steps=num_steps)
         inside = np.arange(self.sequence_length + 1)
@@ -101,47 +106,65 @@ class BatchSampler:
         return np.ascontiguousarray(steps.swapaxes(0, 1))
 
     def windows_of(
-        self, step: int, proportions: np.ndarray, *, num_steps: int = 1
+        self, step: int, proportions: Proportions, *, num_steps: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         """Domain (K, B num_steps) and index of the first token of each sequence of some steps."""
-        edges = self._edges(proportions)  # (K, M)
-        seeds = self._member_seeds(len(edges))
-        first, stop = step * self.batch_size, (step + num_steps) * self.batch_size
-        blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
-        inside = slice(first - blocks[0] * BLOCK, stop - blocks[0] * BLOCK)
-        domain = np.empty((len(edges), stop - first), dtype=np.int64)
-        rank = np.empty_like(domain)
-        slots = {seed: _slots(seed, blocks) for seed in set(seeds)}
-        for k, seed in enumerate(seeds):
-            drawn = np.searchsorted(edges[k], slots[seed], side="right")
-            # How often each slot's domain was drawn before it: earlier blocks, then this one.
-            one_hot = drawn[:, None] == np.arange(len(self._streams))
-            earlier = one_hot.cumsum(axis=0)[np.arange(len(drawn)), drawn] - 1
-            before = self._counts(seed, edges[k], int(blocks[0]))
-            domain[k] = drawn[inside]
-            rank[k] = (before[drawn] + earlier)[inside]
+        segments = self._segments(proportions)
+        before = self.domain_counts(step, segments)  # (K, M)
+        domains, ranks = [], []
+        for first, stop, shares in segments.within(step, step + num_steps):
+            domain, rank = self._drawn(first, stop, _edges(shares), before)
+            domains.append(domain)
+            ranks.append(rank)
+        domain, rank = np.concatenate(domains, axis=1), np.concatenate(ranks, axis=1)
         windows, held = self.windows[domain], self._held[domain]
-        by_row = np.array(seeds)[:, None]
+        by_row = np.array(self._member_seeds(len(domain)))[:, None]
         index = _permute(rank % windows, windows, _key(by_row, domain, rank // windows))
         if (cut := windows < held).any():
             of_all = _permute(index, held, _key(by_row, domain, np.array(POOL)))
             index = np.where(cut, of_all, index)
         return domain, index * self.sequence_length
 
-    def domain_counts(self, num_steps: int, proportions: np.ndarray) -> np.ndarray:
+    def domain_counts(self, num_steps: int, proportions: Proportions) -> np.ndarray:
         """Sequences (K, M) that the first `num_steps` steps draw from each domain.
 
         Times `sequence_length` they are tokens; divided by `windows`, epochs.
         """
-        edges = self._edges(proportions)
-        whole, rest = divmod(num_steps * self.batch_size, BLOCK)
-        counts = np.zeros_like(edges)
-        for k, seed in enumerate(self._member_seeds(len(edges))):
-            last = _slots(seed, np.array([whole]))[:rest]
-            drawn = np.searchsorted(edges[k], last, side="right")
-            counts[k] = self._counts(seed, edges[k], whole)
-            counts[k] += np.bincount(drawn, minlength=edges.shape[1])
-        return counts
+        segments, B = self._segments(proportions), self.batch_size
+        seeds = self._member_seeds(segments.proportions.shape[1])
+        # The segments before the one that was last asked for need no second counting.
+        asked, begun, counts = self._begun
+        if asked is not segments or begun > num_steps:
+            begun, counts = 0, np.zeros(segments.proportions.shape[1:], dtype=np.int64)
+        for first, stop, shares in segments.within(begun, num_steps):
+            self._begun = segments, first, counts
+            found = [
+                self._counts(seed, edges, first * B, stop * B)
+                for seed, edges in zip(seeds, _edges(shares), strict=True)
+            ]
+            counts = counts + np.stack(found)
+        return counts.copy()
+
+    def _drawn(
+        self, first_step: int, stop_step: int, edges: np.ndarray, before: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Domain and rank (K, slots) of steps with edges (K, M).
+
+        The rank tells how often the slot's domain was drawn before; `before` (K, M) does so at the
+        first step and is moved on to the last.
+        """
+        first, stop = first_step * self.batch_size, stop_step * self.batch_size
+        seeds = self._member_seeds(len(edges))
+        slots = {seed: _slots(seed, first, stop) for seed in set(seeds)}
+        domain = np.empty((len(edges), stop - first), dtype=np.int64)
+        rank = np.empty_like(domain)
+        for k, seed in enumerate(seeds):
+            drawn = np.searchsorted(edges[k], slots[seed], side="right")
+            so_far = (drawn[:, None] == np.arange(edges.shape[1])).cumsum(axis=0)
+            domain[k] = drawn
+            rank[k] = before[k, drawn] + so_far[np.arange(len(drawn)), drawn] - 1
+            before[k] += so_far[-1]
+        return domain, rank
 
     def _pool_windows(self, pools: Sequence[int]) -> np.ndarray:
         """Windows (M,) of the pools, none empty and none larger than what there is."""
@@ -165,44 +188,59 @@ class BatchSampler:
             raise MixtureError(f"{num_members} mixtures for {len(self._seeds)} member seeds")
         return self._seeds
 
-    def _edges(self, proportions: np.ndarray) -> np.ndarray:
-        """Upper ends (K, M) of the domains' intervals, in units of 1 / (64 * 2^32)."""
-        shares = np.asarray(proportions, dtype=float)
-        if shares.ndim != 2 or shares.shape[1] != len(self._streams):
+    def _segments(self, proportions: Proportions) -> Segments:
+        shares = proportions.proportions if isinstance(proportions, Segments) else proportions
+        shape = np.shape(shares)[1 if isinstance(proportions, Segments) else 0 :]
+        if len(shape) != 2 or shape[1] != len(self._streams):
             raise MixtureError(
-                f"proportions have shape {shares.shape}; they must be (members, "
+                f"proportions have shape {shape}; they must be (members, "
                 f"{len(self._streams)} domains)"
             )
-        sums = shares.sum(axis=1)
-        if (
-            not (np.isfinite(shares).all() and (shares >= 0).all())
-            or (np.abs(sums - 1) > SUM_TOLERANCE).any()
-        ):
-            raise MixtureError(
-                f"proportions must be finite, >= 0 and sum to 1; they are {shares.tolist()}"
-            )
-        # Dividing by the last cumulated sum gives trailing domains of proportion 0 no sliver.
-        cumulated = shares.cumsum(axis=1)
-        return np.rint(cumulated / cumulated[:, -1:] * (BLOCK * ONE)).astype(np.int64)
+        return proportions if isinstance(proportions, Segments) else Segments.static(proportions)
 
-    def _counts(self, seed: int, edges: np.ndarray, block: int) -> np.ndarray:
-        """Slots (M,) of each domain in all blocks before `block`.
+    def _counts(self, seed: int, edges: np.ndarray, first: int, stop: int) -> np.ndarray:
+        """Slots (M,) of each domain among the slots `first` to `stop` - 1."""
+        whole, last = -(-first // BLOCK), stop // BLOCK
+        if whole >= last:
+            return _tally(seed, edges, first, stop)
+        counts = self._blocks(seed, edges, whole, last)
+        if first < whole * BLOCK:
+            counts = counts + _tally(seed, edges, first, whole * BLOCK)
+        if last * BLOCK < stop:
+            counts = counts + _tally(seed, edges, last * BLOCK, stop)
+        return counts
+
+    def _blocks(self, seed: int, edges: np.ndarray, first: int, stop: int) -> np.ndarray:
+        """Slots (M,) of each domain in the blocks `first` to `stop` - 1.
 
         A function of its arguments alone; the cache only spares counting the same blocks again.
         """
-        key = (seed, edges.tobytes())
-        done, below = self._counted.get(key, (0, np.zeros(len(edges), dtype=np.int64)))
-        if done > block:
-            done, below = 0, np.zeros(len(edges), dtype=np.int64)
-        while done < block:
-            stop = min(block, done + SCAN_BLOCKS)
-            offsets = _offsets(seed, np.arange(done, stop))
+        key = (seed, edges.tobytes(), first)
+        done, below = self._counted.get(key, (first, np.zeros(len(edges), dtype=np.int64)))
+        if done > stop:
+            done, below = first, np.zeros(len(edges), dtype=np.int64)
+        while done < stop:
+            until = min(stop, done + SCAN_BLOCKS)
+            offsets = _offsets(seed, np.arange(done, until))
             # Strata s with s * ONE + offset < edge, for each block; a ceiling division.
             strata = -((offsets[:, None] - edges) // ONE)
             below = below + np.clip(strata, 0, BLOCK).sum(axis=0)
-            done = stop
+            done = until
         self._counted[key] = (done, below)
         return np.diff(below, prepend=0)
+
+
+def _edges(proportions: np.ndarray) -> np.ndarray:
+    """Upper ends (K, M) of the domains' intervals, in units of 1 / (64 * 2^32)."""
+    # Dividing by the last cumulated sum gives trailing domains of proportion 0 no sliver.
+    cumulated = proportions.cumsum(axis=1)
+    return np.rint(cumulated / cumulated[:, -1:] * (BLOCK * ONE)).astype(np.int64)
+
+
+def _tally(seed: int, edges: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Slots (M,) of each domain among a few slots, one by one."""
+    drawn = np.searchsorted(edges, _slots(seed, first, stop), side="right")
+    return np.bincount(drawn, minlength=len(edges))
 
 
 def _offsets(seed: int, blocks: np.ndarray) -> np.ndarray:
@@ -211,11 +249,13 @@ def _offsets(seed: int, blocks: np.ndarray) -> np.ndarray:
     return (start + blocks * GOLDEN) % ONE
 
 
-def _slots(seed: int, blocks: np.ndarray) -> np.ndarray:
-    """u of all slots of the blocks (64 * blocks,), in units of 1 / (64 * 2^32)."""
+def _slots(seed: int, first: int, stop: int) -> np.ndarray:
+    """u of the slots `first` to `stop` - 1, in units of 1 / (64 * 2^32)."""
+    blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
     shifts = _key(np.array([seed]), np.array([-1]), blocks) >> np.uint64(58)  # 6 bits: 0 to 63
     strata = _BIT_REVERSED ^ shifts[:, None].astype(np.int64)
-    return (strata * ONE + _offsets(seed, blocks)[:, None]).reshape(-1)
+    slots = (strata * ONE + _offsets(seed, blocks)[:, None]).reshape(-1)
+    return slots[first % BLOCK :][: stop - first]
 
 
 def _key(seed: np.ndarray, stream: np.ndarray, epoch: np.ndarray) -> np.ndarray:

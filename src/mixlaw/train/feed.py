@@ -48,6 +48,12 @@ class Feed:
             self.chunk = self.ahead.get(step) if self.ahead else self._make(step)
         return self.chunk[step - self.first].to(self.device, non_blocking=True)
 
+    def renew(self, last_step: int) -> None:
+        """Other batches come from now on, as far as `last_step`: forget what was drawn."""
+        self.last_step, self.chunk = last_step, torch.empty(0)
+        if self.ahead:
+            self.ahead.renew(last_step)
+
     def close(self) -> None:
         """End the thread, if there is one."""
         if self.ahead:
@@ -76,6 +82,10 @@ class _Ahead:
             raise found
         self.next_step = step + len(found)
         return found
+
+    def renew(self, last_step: int) -> None:
+        self.stop.set()
+        self.last_step, self.next_step = last_step, None
 
     def _start(self, step: int) -> None:
         self.stop.set()

@@ -2,7 +2,7 @@
 
 With the schedule "wsd" the learning rate warms up, stays constant, and decays linearly over the
 last part of each horizon. The runs to all horizons share their constant part, so it is trained once
-(the trunk) and each horizon branches off it; batches depend on (seed, step, mixture) alone, so a
+(the trunk) and each horizon branches off it; batches depend on (seed, step, schedule) alone, so a
 branch is exactly the run that trains to that horizon only (warmup-stable-decay: Hu et al.,
 arXiv 2404.06395; Haegele et al., arXiv 2405.18392). With "cosine" they share the warm-up.
 """

@@ -6,22 +6,27 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from mixlaw.claims import Worker
-from mixlaw.corpus import BatchSampler, load_corpus
+from mixlaw.corpus import BatchSampler, Corpus, Segments, load_corpus
 from mixlaw.errors import TrainError
 from mixlaw.runs import DONE, FAILED, RunResult, RunSpec
+from mixlaw.schedule import Schedule
 from mixlaw.store import RunStore
 from mixlaw.train import devices
+from mixlaw.train.checkpoint import continue_models, save_model
 from mixlaw.train.evaluate import Evaluator
 from mixlaw.train.feed import Feed
 from mixlaw.train.hardware import Hardware
 from mixlaw.train.loop import StackJob, train_stack
+from mixlaw.train.online import OnlineJob, OnlineMixtures
 from mixlaw.train.ranks import Ranks, join_ranks
 from mixlaw.train.recipe import Size
 from mixlaw.train.record import StoreJournal, TakenOver
@@ -64,16 +69,17 @@ class Swarm:
         return cls(data["corpus"], sizes, data["runs"], Hardware(**data["hardware"]))
 
     def unfinished(self, specs: Sequence[RunSpec], *, workers: int = 1) -> list[Stack]:
-        """The runs without result in stacks of balanced sizes, the costliest first.
+        """The runs without result, or without the model that they are to keep, in stacks of
+        balanced sizes, the costliest first.
 
         On a CPU no bit of a run depends on its stack, so stacks are cut as it suits the workers.
         """
-        finished = self.store.finished()
         groups: dict[tuple, Stack] = {}
-        for spec in specs:
-            if spec.run_id not in finished:
-                pools = tuple((spec.pools or {}).items())
-                groups.setdefault((spec.size, spec.horizon_tokens, pools), []).append(spec)
+        for spec in self.store.unfinished(specs):
+            pools = tuple((spec.pools or {}).items())
+            rewarm = spec.start and spec.start.rewarm  # one learning rate for all members
+            alike = (spec.size, spec.horizon_tokens, pools, rewarm, spec.online)
+            groups.setdefault(alike, []).append(spec)
         stacks = []
         for group in groups.values():
             most = self._most_members(group[0].size)
@@ -135,7 +141,10 @@ class Swarm:
         self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
     ) -> None:
         """Claim no more than what trains now, so that others find the rest."""
-        claimed = worker.claim([spec.run_id for spec in stack]) if ranks.leads else []
+        claimed = []
+        if ranks.leads:
+            keeping = {spec.run_id for spec in stack if spec.keep}
+            claimed = worker.claim([spec.run_id for spec in stack], keeping=keeping)
         mine = set(ranks.from_leader(claimed))
         try:
             for group in self._at_one_place([spec for spec in stack if spec.run_id in mine]):
@@ -188,6 +197,8 @@ class Swarm:
             )
         corpus = load_corpus(self.corpus)
         names = [domain.name for domain in corpus.domains]
+        vocabulary = {key: corpus.manifest["tokenizer"][key] for key in ("name", "digest")}
+        starts = [spec.start for spec in stack if spec.start is not None]  # of all, or of none
         seeds, pools = [spec.seed for spec in stack], stack[0].pools
         sampler = BatchSampler(
             [corpus.train_tokens(name) for name in names],
@@ -196,8 +207,9 @@ class Swarm:
             seeds=seeds,
             pools=None if pools is None else [pools[name] for name in names],
         )
-        proportions = np.stack([spec.mixture.array(names) for spec in stack])
         horizons = self._horizon_steps(stack)
+        schedules = [spec.schedule or Schedule.static(spec.mixture) for spec in stack]
+        segments = Segments.of(schedules, names, num_steps=horizons[-1])
         journal = StoreJournal(
             self.store,
             worker,
@@ -208,8 +220,11 @@ class Swarm:
             ranks=ranks,
         )
 
+        online: OnlineMixtures | None = None
+
         def draw(first: int, count: int) -> np.ndarray:
-            return sampler.batches(first, count, proportions)[:, :, ranks.rank :: ranks.count]
+            follow = online.segments if online else segments
+            return sampler.batches(first, count, follow)[:, :, ranks.rank :: ranks.count]
 
         feed = Feed(
             draw,
@@ -217,6 +232,8 @@ class Swarm:
             last_step=horizons[-1],
             device=device,
         )
+        if stack[0].online:
+            online = self._online(stack, corpus, sampler, feed, device)
         job = StackJob(
             size=size,
             horizon_steps=horizons,
@@ -235,19 +252,82 @@ class Swarm:
             journal=journal,
             device=device,
             report_steps=hardware.report_steps,
+            begin=partial(continue_models, starts, size, vocabulary=vocabulary, device=device)
+            if starts
+            else None,
+            rewarm=starts[0].rewarm if starts else 1.0,
+            online=online,
         )
         with contextlib.closing(feed):
             result = train_stack(job)
         if ranks.leads:
-            counts = sampler.domain_counts(horizons[-1], proportions) / sampler.windows
+            drawn = online.segments if online else segments
+            counts = sampler.domain_counts(horizons[-1], drawn) / sampler.windows
             epochs = [dict(zip(names, row, strict=True)) for row in counts.tolist()]
             results = [
                 RunResult(FAILED, (), reason)
                 if (reason := result.failed[k])
-                else RunResult(DONE, tuple(t[k] for t in result.targets), epochs=epochs[k])
+                else RunResult(
+                    DONE,
+                    tuple(t[k] for t in result.targets),
+                    epochs=epochs[k],
+                    start=result.start[k],
+                    schedules=online.schedules(k) if online else (),
+                )
                 for k in range(len(stack))
             ]
-            journal.finish(results)
+
+            def keep(path: Path, k: int) -> None:
+                save_model(path, result.state, k, size=size, vocabulary=vocabulary)
+
+            journal.finish(results, keep)
+
+    def _online(
+        self,
+        stack: Stack,
+        corpus: Corpus,
+        sampler: BatchSampler,
+        feed: Feed,
+        device: torch.device,
+    ) -> OnlineMixtures:
+        """The mixtures of runs that adapt them."""
+        size, recipe, online = self.sizes[stack[0].size], self._recipe(stack), stack[0].online
+        assert online is not None
+        if recipe.schedule != "wsd" or self.processes(stack) > 1:
+            raise TrainError(
+                f"an online mixture needs a size with the schedule wsd and processes 1; "
+                f"{stack[0].size} has {recipe.schedule} and {size.processes}"
+            )
+        bytes_per_token = {name: corpus.bytes_per_token(name) for name in corpus.targets}
+        known = [f"loss/{name}" for name in corpus.targets]
+        known += [f"bpb/{name}" for name, found in bytes_per_token.items() if found is not None]
+        if unknown := set(online.weights).difference(known):
+            raise TrainError(
+                f"the online objective weighs {', '.join(sorted(unknown))}; this corpus has the "
+                f"targets {', '.join(known)}"
+            )
+        heard = {target.partition("/")[2] for target in online.weights}
+        names, horizons = [domain.name for domain in corpus.domains], self._horizon_steps(stack)
+        cheap = replace(recipe, evaluation_tokens=online.evaluation_tokens)
+        return OnlineMixtures(
+            OnlineJob(
+                online=online,
+                domains=names,
+                mixtures=np.stack([spec.mixture.array(names) for spec in stack]),
+                seeds=[spec.seed for spec in stack],
+                sampler=sampler,
+                evaluate=Evaluator(
+                    replace(size, recipe=cheap),
+                    {name: corpus.valid_tokens(name) for name in corpus.targets if name in heard},
+                    bytes_per_token,
+                    device=device,
+                ),
+                renew=feed.renew,
+                first_step=recipe.warmup_steps,
+                last_step=recipe.branch_step(horizons[-1]),
+                num_steps=horizons[-1],
+            )
+        )
 
     def _recipe(self, stack: Stack):
         return self.sizes[stack[0].size].recipe
