@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from mixlaw import __version__
-from mixlaw.cli import show, show_decision, show_plans
+from mixlaw.cli import show, show_continual, show_decision, show_plans, show_schedule
 from mixlaw.cli.demo import run_demo, template
 from mixlaw.cli.edits import parse_edits
 from mixlaw.cli.swarm_view import swarm_view
@@ -335,6 +335,57 @@ def verify(
 
 
 @app.command()
+def continual(
+    study: StudyPath,
+    launcher: LauncherName = None,
+    workers: Workers = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """How much new data a trained model takes without losing the old: base, runs, laws, answer."""
+    opened = Study(study)
+    launch = _launch(opened, launcher, workers, track)
+    with swarm_view() as view:
+        found = opened.continual(view, launch=launch, on_note=view.note)
+    _out(found.to_dict(), as_json, lambda: show_continual.answer(found))
+
+
+@app.command()
+def schedule(
+    study: StudyPath,
+    verifying: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Train the target size on the schedule and on static mixtures; compare.",
+        ),
+    ] = False,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="With --verify: also runs that adapt their own mixture."),
+    ] = False,
+    launcher: LauncherName = None,
+    workers: Workers = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Whether, and how, to change the mixture during training: a few staged runs tell."""
+    opened = Study(study)
+    if online and not verifying:
+        raise StudyError("--online trains online runs beside those of --verify; give both")
+    launch = _launch(opened, launcher, workers, track)
+    with swarm_view() as view:
+        found = opened.schedule(view, launch=launch, on_note=view.note)
+        if verifying:
+            seen = opened.verify_schedule(view, online=online, launch=launch, on_note=view.note)
+            _out(seen.to_dict(), as_json, lambda: show_schedule.verification(found, seen))
+            return
+    fitted = opened.fit_stages()
+    data = show_schedule.as_json(found, fitted)
+    _out(data, as_json, lambda: show_schedule.schedule(found, fitted))
+
+
+@app.command()
 def report(study: StudyPath, as_json: Json = False) -> None:
     """Write report.html: one file, readable offline."""
     path = write_report(Study(study))
@@ -345,9 +396,12 @@ def report(study: StudyPath, as_json: Json = False) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder for the demo study.")] = Path("demo-study"),
     short: Annotated[bool, typer.Option("--short", help="About a minute, less exact.")] = False,
+    continual: Annotated[
+        bool, typer.Option("--continual", help="Continue a model on new text instead.")
+    ] = False,
 ) -> None:
     """The whole job on text of the installed Python environment, in minutes."""
-    run_demo(folder, short=short)
+    run_demo(folder, short=short, continual=continual)
 
 
 def _parse_mixture(text: str) -> Mixture:

@@ -27,14 +27,14 @@ def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
         target: [(f[target]["value"], f[target]["half_width"]) for f in found]
         for target in found[0]
     }
-    _forecast_table("target", names, rows, _scale_text(**data["scale"], level=data["level"]))
+    forecast_table("target", names, rows, scale_text(**data["scale"], level=data["level"]))
     for name, forecast in zip(names, data["forecasts"], strict=True):
         if forecast["extrapolates"]:
             outside = "; ".join(forecast["extrapolates"])
             notes([f"{name} lies outside the trained range ({outside}): a guess"])
 
 
-def _forecast_table(
+def forecast_table(
     first: str, names: Sequence[str], rows: Mapping[str, Sequence[tuple[float, float]]], title: str
 ) -> None:
     """Values of mixtures with the half width of their intervals last: one, or from least to most
@@ -56,13 +56,13 @@ def decision(found: Decision) -> None:
         f"  {target} ({found.objective.shares.get(target, 0):.2g})": target
         for target in found.forecast.targets
     }
-    rows = {"objective": [_pair(f.objective) for f in everyone.values()]}
+    rows = {"objective": [pair(f.objective) for f in everyone.values()]}
     rows |= {
-        text: [_pair(f.targets[target]) for f in everyone.values()]
+        text: [pair(f.targets[target]) for f in everyone.values()]
         for text, target in targets.items()
     }
-    title = _scale_text(found.num_params, found.train_tokens, found.level)
-    _forecast_table("forecast (weight)", list(everyone), rows, title)
+    title = scale_text(found.num_params, found.train_tokens, found.level)
+    forecast_table("forecast (weight)", list(everyone), rows, title)
     _freedom(found)
     _other_scales(found)
     for name, comparison in found.baselines.items():
@@ -162,6 +162,21 @@ def front(found: ParetoFront) -> None:
 
 def verification(found: Verification) -> None:
     """Predicted against observed at the target scale."""
+    observed(found)
+    for name, gain in found.gains.items():
+        text = f"against {name}: gain {gain.mean:.4f} observed, {gain.predicted:.4f} predicted; "
+        if gain.tokens_share is None:
+            text += "never as good"
+        else:
+            most = "at most " if gain.tokens_share_is_bound else ""
+            text += (
+                f"its final objective was reached with {most}{gain.tokens_share:.0%} of its tokens"
+            )
+        line(text)
+
+
+def observed(found: Verification) -> None:
+    """What was predicted of each mixture, and what its runs showed."""
     rows = [
         [
             name,
@@ -173,25 +188,17 @@ def verification(found: Verification) -> None:
         for name, verified in found.mixtures.items()
     ]
     table(["mixture", "predicted", "observed", "by seed", "in the interval"], rows)
-    for name, gain in found.gains.items():
-        text = f"against {name}: gain {gain.mean:.4f} observed, {gain.predicted:.4f} predicted; "
-        if gain.tokens_share is None:
-            text += "never as good"
-        else:
-            most = "at most " if gain.tokens_share_is_bound else ""
-            text += (
-                f"its final objective was reached with {most}{gain.tokens_share:.0%} of its tokens"
-            )
-        line(text)
     for failed in found.failed:
         line(f"diverged and left out: {failed}")
 
 
-def _pair(interval: Interval) -> tuple[float, float]:
+def pair(interval: Interval) -> tuple[float, float]:
+    """As a cell of `forecast_table`."""
     return interval.value, interval.half_width
 
 
-def _scale_text(num_params: float | None, train_tokens: float | None, level: float) -> str:
+def scale_text(num_params: float | None, train_tokens: float | None, level: float) -> str:
+    """Over a table of forecasts: where they are, and their level."""
     parts = []
     if num_params is not None:
         parts.append(f"{num_params:,.0f} parameters")

@@ -61,7 +61,7 @@ def _rows(axes: Any, labels: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _mark(axes: Any, x: Any, y: Any, look: tuple[str, str], **more: Any) -> None:
+def draw_marks(axes: Any, x: Any, y: Any, look: tuple[str, str], **more: Any) -> None:
     name, mark = look
     size = {"star": 11, "diamond": 6}.get(mark, 7)
     style = {"markersize": size, "markeredgecolor": PAPER, "markeredgewidth": 0.8, "zorder": 4}
@@ -71,7 +71,7 @@ def _mark(axes: Any, x: Any, y: Any, look: tuple[str, str], **more: Any) -> None
 def _interval(axes: Any, y: float, found: Interval, look: tuple[str, str]) -> None:
     if np.isfinite(found.half_width):
         axes.plot([found.low, found.high], [y, y], color=colour(look[0]), linewidth=2, alpha=0.75)
-    _mark(axes, found.value, y, look)
+    draw_marks(axes, found.value, y, look)
 
 
 @styled
@@ -92,7 +92,7 @@ def mixture_shares(decision: Decision, trained: np.ndarray | None = None) -> Fig
     axes.barh(range(len(names)), 100 * shares, height=0.62, color=colour(RECOMMENDED), alpha=0.85)
     for name, look in mixture_look(list(decision.baselines)).items():
         baseline = everyone[name].mixture.array(names)[order]
-        _mark(axes, 100 * baseline, range(len(names)), look, markersize=8, markeredgewidth=1.2)
+        draw_marks(axes, 100 * baseline, range(len(names)), look, markersize=8, markeredgewidth=1.2)
     if trained is not None:
         least, most = 100 * trained.min(axis=0)[order], 100 * trained.max(axis=0)[order]
         below = np.arange(len(names)) + 0.42
@@ -112,7 +112,7 @@ def freedom(decision: Decision) -> Figure:
     for row, name in enumerate(names):
         low, high = decision.region.ranges[name]
         axes.barh(row, 100 * (high - low), left=100 * low, height=0.5, color=MUTED, alpha=0.45)
-        _mark(axes, 100 * decision.recommended[name], row, ("recommended", "circle"))
+        draw_marks(axes, 100 * decision.recommended[name], row, ("recommended", "circle"))
     axes.set_xlim(left=0)
     axes.set_xlabel("share of training tokens (%)")
     return figure
@@ -129,7 +129,7 @@ def pareto_front(front: ParetoFront) -> Figure:
         order = np.argsort(values[:, 0])
         if len(others) == 1:
             axes.plot(values[order, 0], values[order, k], color=colour("recommended"))
-        _mark(axes, values[:, 0], values[:, k], ("recommended", "circle"))
+        draw_marks(axes, values[:, 0], values[:, k], ("recommended", "circle"))
         axes.set_xlabel(f"{short(front.objectives[0])}, lower is better")
         axes.set_ylabel(short(front.objectives[k]))
     return figure
@@ -174,7 +174,7 @@ def _forecast_panel(
             if seen is not None:
                 observed = [seen.targets[target][1]] if target else list(seen.observed)
                 hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
-                _mark(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
+                draw_marks(axes, observed, [y] * len(observed), ("ink", "star"), **hollow)
     for row in range(1, len(rows)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.8)
 
@@ -195,8 +195,8 @@ def gains(verification: Verification, unit: str, noise: float | None = None) -> 
     axes.axvline(0, color=MUTED, linewidth=1.2)
     for row, (name, gain) in enumerate(verification.gains.items()):
         ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 10}
-        _mark(axes, gain.predicted, row, ("ink", "circle"), **ring, markeredgewidth=1.5)
-        _mark(axes, list(gain.observed), [row] * len(gain.observed), looks[name])
+        draw_marks(axes, gain.predicted, row, ("ink", "circle"), **ring, markeredgewidth=1.5)
+        draw_marks(axes, list(gain.observed), [row] * len(gain.observed), looks[name])
     axes.set_xlabel(f"gain ({unit}); right of 0 the recommended is better")
     return figure
 
@@ -210,15 +210,15 @@ def token_curves(verification: Verification, unit: str) -> Figure:
     for name, (shade, mark) in mixture_look(list(verification.mixtures)).items():
         tokens, values = zip(*verification.mixtures[name].curve, strict=True)
         axes.plot(tokens, values, color=colour(shade))
-        _mark(axes, tokens, values, (shade, mark))
+        draw_marks(axes, tokens, values, (shade, mark))
         ticks |= set(tokens)
-    _log_axis(axes, sorted(ticks))
+    log_axis(axes, sorted(ticks))
     axes.set_xlabel("training tokens (log scale), finished schedules")
     axes.set_ylabel(f"objective ({unit})")
     return figure
 
 
-def _log_axis(axes: Any, ticks: Sequence[float], most: int = 6) -> None:
+def log_axis(axes: Any, ticks: Sequence[float], most: int = 6) -> None:
     """A log axis with ticks where there is something to read."""
     axes.set_xscale("log")
     axes.minorticks_off()
@@ -255,10 +255,10 @@ def trained_mixtures(swarm: Swarm, recommended: np.ndarray, predicted: float | N
     left.spines["bottom"].set_visible(False)
     left.grid(False)
     for row, values in enumerate(swarm.scores, start=1):
-        _mark(right, values, [row] * len(values), ("ink", "circle"), markersize=5)
+        draw_marks(right, values, [row] * len(values), ("ink", "circle"), markersize=5)
     if predicted is not None:
         ring = {"markerfacecolor": "none", "markeredgecolor": colour(RECOMMENDED)}
-        _mark(right, predicted, 0, (RECOMMENDED, "circle"), **ring, markeredgewidth=1.5)
+        draw_marks(right, predicted, 0, (RECOMMENDED, "circle"), **ring, markeredgewidth=1.5)
     right.tick_params(axis="y", length=0, labelleft=False)
     right.spines["left"].set_visible(False)
     right.grid(True, axis="y")
@@ -290,7 +290,7 @@ def law_errors(validation: CrossValidation, chosen: str) -> Figure:
         for row, name in enumerate(names):
             if split in validation.scores[name]:
                 error = float(np.mean(validation.scores[name][split].normalised_error))
-                _mark(axes, error, row, look, markersize=8)
+                draw_marks(axes, error, row, look, markersize=8)
     axes.axvline(1, color=MUTED, linewidth=1.2, linestyle="--")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -328,10 +328,10 @@ def held_out(validation: CrossValidation, law: str, target: str) -> Figure:
             x, y = np.clip(found.predicted[at], *limits), found.observed[at]
             if split == SCALE_SPLIT:
                 ring = {"markerfacecolor": "none", "markeredgecolor": INK, "markersize": 7}
-                _mark(axes, x, y, ("ink", "circle"), **ring, markeredgewidth=1, zorder=5)
+                draw_marks(axes, x, y, ("ink", "circle"), **ring, markeredgewidth=1, zorder=5)
             else:
                 look = size_look(int(level), found.num_levels)
-                _mark(axes, x, y, look, markersize=4.5, markeredgewidth=0.4)
+                draw_marks(axes, x, y, look, markersize=4.5, markeredgewidth=0.4)
     axes.plot(limits, limits, color=MUTED, linewidth=1)
     axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
     axes.set(xlim=limits, ylim=limits, aspect="equal")
@@ -362,15 +362,15 @@ def forecast_curves(curves: Curves, seen: Mapping[float, Sequence[float]] | None
             x, low, high, nearest = line.points.T
             x = x * np.exp(apart * (k - (len(curves.lines) - 1) / 2))
             axes.vlines(x, low, high, color=colour(line.look[0]), alpha=0.35, linewidth=4)
-            _mark(axes, x, nearest, line.look, markersize=6)
+            draw_marks(axes, x, nearest, line.look, markersize=6)
     x, found = curves.target
     if np.isfinite(found.half_width):
         axes.vlines(x, found.low, found.high, color=colour(RECOMMENDED), linewidth=2)
-    _mark(axes, x, found.value, (RECOMMENDED, "diamond"), markersize=8)
+    draw_marks(axes, x, found.value, (RECOMMENDED, "diamond"), markersize=8)
     for x, values in (seen or {}).items():
         hollow = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 1.3}
-        _mark(axes, [x] * len(values), values, ("ink", "star"), **hollow)
-    _log_axis(axes, curves.ticks)
+        draw_marks(axes, [x] * len(values), values, ("ink", "star"), **hollow)
+    log_axis(axes, curves.ticks)
     axes.set_xlabel(curves.x_label)
     axes.set_ylabel(f"objective ({curves.unit})")
     return figure

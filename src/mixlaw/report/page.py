@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from mixlaw.errors import StudyError
 from mixlaw.files import write_text
 from mixlaw.report import (
+    continual_sections,
     fit_sections,
     freedom_sections,
     run_sections,
+    schedule_sections,
     sections,
     verified_sections,
 )
-from mixlaw.report.blocks import Picture, kind
+from mixlaw.report.blocks import Picture, Section, kind
 from mixlaw.report.style import PALETTE, matplotlib_context
-from mixlaw.report.verdict import headline
+from mixlaw.report.verdict import Headline, headline
 from mixlaw.report.words import plain
 from mixlaw.study import Study
 
@@ -34,34 +39,75 @@ def write_report(study: Study) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class _Page:
+    """What fills the template; sections that are None are left out."""
+
+    head: Headline
+    warnings: tuple[str, ...]
+    sections: Sequence[Section | None]
+
+
 def render(study: Study) -> str:
     """The report as HTML; names of domains, targets and runs are escaped."""
     with matplotlib_context():  # a missing package is told before anything is computed
-        facts = sections.Facts.of(study)
-    parts = [
-        sections.mixture_section(facts),
-        sections.forecast_section(facts),
-        freedom_sections.freedom_section(facts),
-        freedom_sections.tradeoffs_section(facts.front),
-        verified_sections.verification_section(facts),
-        run_sections.runs_section(facts),
-        fit_sections.fits_section(facts),
-        fit_sections.curves_section(facts),
-        run_sections.domains_section(facts),
-        run_sections.facts_section(facts),
-    ]
+        page = _continual_page(study) if study.only_continual else _page(study)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = (files("mixlaw.report") / "template.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=plain(study.folder.resolve().name),
-        head=headline(facts.decision, facts.verification, facts.noise),
-        warnings=run_sections.warnings_of(facts),
-        sections=[section for section in parts if section is not None],
+        head=page.head,
+        warnings=page.warnings,
+        sections=[section for section in page.sections if section is not None],
         palette=PALETTE,
         kind=kind,
         drawings=_drawings,
+    )
+
+
+def _page(study: Study) -> _Page:
+    """Of a study that decides a mixture."""
+    facts, continued = sections.Facts.of(study), study.continual_answer()
+    head = headline(facts.decision, facts.verification, facts.noise)
+    scheduled = study.schedule_decision()
+    return _Page(
+        schedule_sections.with_schedule(head, scheduled),
+        run_sections.warnings_of(facts),
+        [
+            sections.mixture_section(facts),
+            sections.forecast_section(facts),
+            freedom_sections.freedom_section(facts),
+            freedom_sections.tradeoffs_section(facts.front),
+            verified_sections.verification_section(facts),
+            scheduled and schedule_sections.schedule_section(study, scheduled),
+            *(continual_sections.sections(continued) if continued else ()),
+            run_sections.runs_section(facts),
+            fit_sections.fits_section(facts),
+            fit_sections.curves_section(facts),
+            run_sections.domains_section(study),
+            run_sections.facts_section(facts),
+        ],
+    )
+
+
+def _continual_page(study: Study) -> _Page:
+    """Of a study that only continues a model. Raises: StudyError: it has not yet."""
+    found = study.continual_answer()
+    if found is None:
+        raise StudyError(
+            f"{study.folder} has no answer of its present settings; first: "
+            f"mixlaw continual {study.folder}"
+        )
+    return _Page(
+        continual_sections.headline(found),
+        continual_sections.warnings_of(found),
+        [
+            *continual_sections.page_sections(found),
+            run_sections.domains_section(study),
+            continual_sections.facts_section(study, found),
+        ],
     )
 
 

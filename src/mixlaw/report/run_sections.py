@@ -27,6 +27,7 @@ from mixlaw.report.words import (
     value,
 )
 from mixlaw.runs import FAILED, MISSING, higher_is_better
+from mixlaw.study import Study
 from mixlaw.study.verification import objective_values, seed_noise
 
 MOST_LICENSES = 3
@@ -169,11 +170,11 @@ def _only(counts: np.ndarray) -> float | None:
     return float(counts.max()) if np.isfinite(counts).all() else None
 
 
-def domains_section(facts: Facts) -> Section | None:
+def domains_section(study: Study) -> Section | None:
     """None for a study from a table."""
-    if facts.study.from_table:
+    if study.from_table:
         return None
-    summary = facts.study.corpus().summary()
+    summary = study.corpus().summary()
     rows, measured = [], []
     for domain in summary["domains"]:
         if not domain["trained"]:
@@ -232,6 +233,8 @@ def facts_section(facts: Facts) -> Section:
     steps = ["fit", "optimize", "report"]
     if not study.from_table:
         steps = ["corpus", "design", "train", "fit", "optimize", "verify", "report"]
+    if study.schedule_decision() is not None:
+        steps.insert(-1, "schedule")
     commands = "\n".join(f"mixlaw {step} {folder}" for step in steps)
     lead = (
         "The same study file, seed and version give the same numbers; every step can be repeated "

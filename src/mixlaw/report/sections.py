@@ -58,7 +58,8 @@ WORTH_SAYING = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """All that the report is made from, read from the study once."""
+    """All that the report is made from, read from the study once; `runs` are those of one mixture
+    throughout."""
 
     study: Study
     runs: RunTable
@@ -73,7 +74,7 @@ class Facts:
 
     @classmethod
     def of(cls, study: Study) -> Facts:
-        decision, runs = study.optimize(), study.runs()
+        decision, runs = study.optimize(), study.runs().static()
         return cls(
             study=study,
             runs=runs,

@@ -38,6 +38,7 @@ class Headline:
 
     Attributes:
         mood: "good", "unclear", "bad" or "untested".
+        verb: what the page says of the mixture.
     """
 
     mixture: str
@@ -45,6 +46,7 @@ class Headline:
     verdict: str
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
+    verb: str = "Train on"
 
 
 def headline(

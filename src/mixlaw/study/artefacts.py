@@ -13,6 +13,12 @@ from mixlaw.files import digest, read_json, write_json
 
 DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
 PARETO, VERIFICATION, REPORT = "pareto.json", "verification.json", "report.html"
+CONTINUAL = "continual.json"
+STAGED_DESIGN, STAGES, SCHEDULE = "staged-design.json", "stages.json", "schedule.json"
+SCHEDULE_VERIFICATION = "schedule-verification.json"
+
+TOLD = (FIT, DECISION, PARETO, VERIFICATION, CONTINUAL, SCHEDULE, SCHEDULE_VERIFICATION)
+"""What the report tells of."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Artefacts:
 
     def is_newest(self, name: str) -> bool:
         """Whether a file is younger than every result that it may tell of."""
-        told = [self.folder / n for n in (name, FIT, DECISION, PARETO, VERIFICATION)]
+        told = [self.folder / n for n in (name, *TOLD)]
         times = [path.stat().st_mtime_ns for path in told if path.exists()]
         return told[0].exists() and times[0] == max(times)
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from mixlaw.errors import MixlawError, StudyError
 from mixlaw.mixture import Mixture
+from mixlaw.study.continual_config import ContinualConfig
 from mixlaw.study.decision_config import (
     AnObjective,
     ConstraintsConfig,
@@ -26,6 +27,7 @@ from mixlaw.study.decision_config import (
     TargetConfig,
 )
 from mixlaw.study.launch_config import LaunchConfig
+from mixlaw.study.schedule_config import ScheduleConfig
 from mixlaw.study.section import Count, Positive, Section, Share
 from mixlaw.study.training_config import HardwareConfig, Horizons, SizeConfig, TrainingConfig
 from mixlaw.train.recipe import Recipe
@@ -124,6 +126,8 @@ class StudyConfig(Section):
     constraints: ConstraintsConfig = ConstraintsConfig()
     target: TargetConfig = TargetConfig()
     verify: VerifyConfig = VerifyConfig()
+    continual: ContinualConfig | None = None
+    schedule: ScheduleConfig | None = None
 
     @property
     def target_params(self) -> int | None:
@@ -186,6 +190,13 @@ class StudyConfig(Section):
                     raise ValueError(f"domain {name!r} needs one of paths, environment, tokens")
         if self.design.match_repetition:
             self._target_repetition_is_known()
+        if self.continual is not None:
+            if self.table is None:
+                self.continual.check_training(self)
+            else:
+                self.continual.check_table()
+        if self.schedule is not None and self.training is not None:
+            self.schedule.check_training(self)
         if self.training is not None:
             self._schedules_finish(self.training.sizes)
         return self
@@ -195,8 +206,11 @@ class StudyConfig(Section):
         horizons = {size: self.horizon_steps(size) for size in trained}
         if self.target.size and self.verify.horizon_steps:
             horizons.setdefault(self.target.size, self.verify.horizon_steps)
-        for size, steps in horizons.items():
-            recipe, first = self.recipe(size), steps[0]
+        measured = [(size, steps[0]) for size, steps in horizons.items()]
+        if self.continual is not None:
+            measured += self.continual.first_measured(self)
+        for size, first in measured:
+            recipe = self.recipe(size)
             decay_begins = recipe.branch_step(first)
             if decay_begins < recipe.warmup_steps or decay_begins == first:
                 raise ValueError(
@@ -227,6 +241,8 @@ class StudyConfig(Section):
         for name, domain in self.domains.items():
             idle |= {f"domains.{name}.{key}" for key in domain.model_fields_set}
             idle -= {f"domains.{name}.available_tokens"}
+        if self.schedule is not None:
+            idle |= {f"schedule.{key}" for key in self.schedule.model_fields_set - {"stages"}}
         if idle:
             raise ValueError(
                 f"with a table of finished runs {sorted(idle)} would do nothing; remove them, "

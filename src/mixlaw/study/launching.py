@@ -74,7 +74,6 @@ class Launching:
         """
         folder, config = self.folder.resolve(), self.config
         trackers = open_trackers(config.track, folder=folder, project=folder.name)
-        finished = swarm.store.finished()
         with contextlib.ExitStack() as stack:
             if trackers:  # also when all is trained: others may have trained it meanwhile
                 lease = swarm.hardware.lease_seconds
@@ -83,7 +82,7 @@ class Launching:
                         swarm.store, specs, trackers, on_note=self.on_note, lease_seconds=lease
                     )
                 )
-            if all(spec.run_id in finished for spec in specs):
+            if not swarm.store.unfinished(specs):
                 return {}
             make = LAUNCHERS[config.launcher]
             launcher = stack.enter_context(make(config, folder, swarm.hardware.device))

@@ -47,3 +47,12 @@ class RunsStatus:
                 steps["train"] = f"{len(results)} runs, {failed} failed"
         counts = {"done": len(results), "failed": failed, "planned": len(specs or ())}
         return cls(steps, counts)
+
+
+def with_continual(
+    steps: dict[str, str | None], answered: str | None, *, alone: bool
+) -> dict[str, str | None]:
+    """The steps with that of continuing a model before the report; alone: without the swarm's."""
+    kept = {step: line for step, line in steps.items() if not alone or step == "corpus"}
+    kept.pop("report", None)
+    return {**kept, "continual": answered, "report": steps["report"]}

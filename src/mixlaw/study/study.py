@@ -12,6 +12,13 @@ The folder of a study holds
     decision.json       the mixture and its evidence
     pareto.json         what the objectives cost each other
     verification.json   the larger model trained on it, predicted against observed
+    continual.csv       the table of runs that continue a model
+    continual.json      how much new data it takes
+    staged-design.json  the run specs of the staged runs
+    staged.csv          the table of them, and of those that verify a schedule
+    stages.json         stage laws, held-out errors
+    schedule.json       the schedule and its evidence
+    schedule-verification.json
     report.html
 """
 
@@ -42,16 +49,23 @@ from mixlaw.plan.edits import Edit, apply_edits, shared_mixtures
 from mixlaw.plan.proposals import Plan
 from mixlaw.plan.reuse import MOVED, Carried, carry_runs
 from mixlaw.runs import VERIFY, RunSpec, RunTable, higher_is_better
+from mixlaw.stages import FittedStages, ScheduleDecision
 from mixlaw.store import RunStore
 from mixlaw.study.artefacts import (
+    CONTINUAL,
     DECISION,
+    DESIGN,
     FIT,
     PARETO,
     REPORT,
+    SCHEDULE,
     VERIFICATION,
     Artefacts,
 )
 from mixlaw.study.config import StudyConfig, load_config
+from mixlaw.study.continual_answer import ContinualAnswer, answer, basis_of
+from mixlaw.study.continual_config import ContinualConfig
+from mixlaw.study.continuing import Continuing
 from mixlaw.study.deciding import (
     Deciding,
     Scale,
@@ -64,7 +78,10 @@ from mixlaw.study.launch_config import LaunchConfig
 from mixlaw.study.launching import Launching, refuse_missing
 from mixlaw.study.own_runs import RUNS, OwnRuns
 from mixlaw.study.planning import Planning, read_asked, still_pending, told, write_asked
-from mixlaw.study.status import STEPS, RunsStatus
+from mixlaw.study.schedule_verification import ScheduleVerification
+from mixlaw.study.scheduling import Scheduling, refuse_scores
+from mixlaw.study.staging import STAGED_TABLE, StagedRuns
+from mixlaw.study.status import STEPS, RunsStatus, with_continual
 from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
 from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
@@ -98,6 +115,14 @@ class Study:
     def from_table(self) -> bool:
         """True when the runs came as a table and nothing is trained here."""
         return self.config.table is not None
+
+    @property
+    def only_continual(self) -> bool:
+        """Whether the study is about continuing a model alone: it has designed no swarm, or has a
+        table of continued runs."""
+        if self.config.continual is None:
+            return False
+        return self.from_table or not (self.folder / DESIGN).exists()
 
     @property
     def objective(self) -> Objective:
@@ -397,6 +422,108 @@ class Study:
         stored = self._artefacts.current(VERIFICATION, basis)
         return None if stored is None else Verification.from_dict(stored)
 
+    def continual(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        launch: LaunchConfig | None = None,
+        on_note: Callable[[str], None] = print,
+    ) -> ContinualAnswer:
+        """How much new data a model may be continued on, without losing the old: trains the base
+        and what continues it (where the study is not one of a table), fits, answers.
+
+        Args: as `train`.
+        Raises: StudyError: the study continues no model. TrainError: as `train`.
+        """
+        settings = self._continual_settings
+        if self.from_table:
+            runs = self.runs()
+        else:
+            launching = self._launching(launch, on_progress, on_note)
+            runs = Continuing(self._own("continual"), settings).train(launching)
+        try:
+            basis = basis_of(self.config, settings, runs)
+            found = self._artefacts.cached(
+                CONTINUAL, basis, lambda: answer(self.config, settings, runs).to_dict()
+            )
+        except StudyError as error:
+            raise StudyError(f"{self.file}: {error}") from error
+        return ContinualAnswer.from_dict(found)
+
+    def continual_answer(self) -> ContinualAnswer | None:
+        """The stored answer, if it is of the present runs and settings; trains nothing."""
+        settings = self.config.continual
+        if settings is None or not (self.folder / CONTINUAL).exists():
+            return None
+        if self.from_table:
+            runs = self.runs()
+        else:
+            runs = Continuing(self._own("continual"), settings).trained()
+        if runs is None:
+            return None
+        stored = self._artefacts.current(CONTINUAL, basis_of(self.config, settings, runs))
+        return None if stored is None else ContinualAnswer.from_dict(stored)
+
+    def schedule(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        launch: LaunchConfig | None = None,
+        on_note: Callable[[str], None] = print,
+    ) -> ScheduleDecision:
+        """The schedule to train, or the static mixture where no order is known to be better: trains
+        the staged runs that are missing (where the study is not one of a table), fits, decides.
+
+        Args: as `train`.
+        Raises: StudyError: no swarm yet, a table without staged runs, or an objective on scores.
+            TrainError: as `train`.
+        """
+        refuse_scores(self.config, self.file)
+        if not self.from_table:
+            own, optimum = self._own("schedule"), self.optimize().recommended
+            StagedRuns(own).train(optimum, self._launching(launch, on_progress, on_note))
+        return self._scheduling().decide()
+
+    def schedule_decision(self) -> ScheduleDecision | None:
+        """The stored decision, if it is of the present runs and settings; trains nothing."""
+        files = [SCHEDULE] if self.from_table else [SCHEDULE, STAGED_TABLE]
+        if not all((self.folder / name).exists() for name in files):
+            return None
+        return self._scheduling().stored()
+
+    def fit_stages(self) -> FittedStages:
+        """What the order of the data does, fitted to the staged runs that there are."""
+        return self._scheduling().fit()
+
+    def _scheduling(self) -> Scheduling:
+        staged = self.runs() if self.from_table else StagedRuns(self._own("schedule")).table()
+        return Scheduling(self._deciding(self.scale), staged, self.file)
+
+    def verify_schedule(
+        self,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        online: bool = False,
+        launch: LaunchConfig | None = None,
+        on_note: Callable[[str], None] = print,
+    ) -> ScheduleVerification:
+        """Train the target size on the staged schedule, the best static mixture and the static one
+        of the schedule's dose; compare.
+
+        Args: online: also runs that adapt their own mixture; the others as `train`.
+        """
+        staged = StagedRuns(self._own("schedule --verify"))
+        decision = self.schedule(on_progress, launch=launch, on_note=on_note)
+        launching = self._launching(launch, on_progress, on_note)
+        return staged.verify(decision, launching, online=online)
+
+    def schedule_verification(self) -> ScheduleVerification | None:
+        """The stored verification, if it is of the present decision on schedules."""
+        decision = None if self.from_table else self.schedule_decision()
+        if decision is None or decision.staged.schedule.is_static:
+            return None
+        return StagedRuns(self._own("schedule")).verification(decision)
+
     # Facts
 
     def domains(self) -> list[Domain]:
@@ -443,6 +570,14 @@ class Study:
                     steps["verify"] = VERIFICATION
                 if self._artefacts.is_newest(REPORT):
                     steps["report"] = REPORT
+        if self.config.schedule is not None:
+            report, decided = steps.pop("report"), steps["fit"] and self.schedule_decision()
+            steps |= {"schedule": SCHEDULE if decided else None, "report": report}
+        if self.config.continual is not None:
+            answered = CONTINUAL if self.continual_answer() is not None else None
+            steps = with_continual(steps, answered, alone=self.only_continual)
+            if self.only_continual and answered and self._artefacts.is_newest(REPORT):
+                steps["report"] = REPORT
         following = next((step for step, line in steps.items() if line is None), None)
         if self.from_table and following == "train":
             following = "design --next 1"
@@ -467,6 +602,15 @@ class Study:
             )
         return self._own_runs
 
+    @property
+    def _continual_settings(self) -> ContinualConfig:
+        if self.config.continual is None:
+            raise StudyError(
+                f"{self.file} continues no model; say which domains are new, for instance "
+                "continual: {new: [code]}"
+            )
+        return self.config.continual
+
     def _verify_specs(self, decision: Decision) -> list[RunSpec]:
         try:
             return self._own("verify").training.verify_specs(
@@ -476,7 +620,8 @@ class Study:
             raise StudyError(f"{self.file}: {error}") from error
 
     def _fitted_runs(self) -> RunTable:
-        runs = self.runs().trained()
+        """What the laws of static mixtures learn from."""
+        runs = self.runs().trained().static()
         return runs.select(runs.role != VERIFY)
 
     def _fit_basis(self) -> dict[str, Any]:

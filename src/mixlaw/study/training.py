@@ -16,6 +16,7 @@ from mixlaw.files import digest
 from mixlaw.mixture import Constraints, Domain, Mixture
 from mixlaw.plan.proposals import Proposal
 from mixlaw.runs import REPLICATE, SWARM, VERIFY, RunSpec
+from mixlaw.schedule import Schedule
 from mixlaw.study.config import StudyConfig
 from mixlaw.study.training_config import TrainingConfig
 from mixlaw.train.recipe import Size
@@ -135,7 +136,7 @@ class Training:
             for extra in range(1, settings.replicate_seeds)
         ]
         return [
-            self._spec(*run, size, self.config.horizon_steps(size))
+            self.spec(*run, size, self.config.horizon_steps(size))
             for size in self.settings.sizes
             for run in runs
         ]
@@ -161,12 +162,12 @@ class Training:
                     f"{proposal.scale}; let plan.scales name no others, or leave them out"
                 )
             run = (proposal.mixture, f"n{number:02d}", SWARM, self.config.seed)
-            further.append(self._spec(*run, size, self.config.horizon_steps(size)))
+            further.append(self.spec(*run, size, self.config.horizon_steps(size)))
         known = {spec.run_id for spec in specs}
         return [spec for spec in further if spec.run_id not in known]
 
-    def verify_specs(self, mixtures: Mapping[str, Mixture]) -> list[RunSpec]:
-        """Runs of the target scale on named mixtures, several seeds each.
+    def verify_specs(self, mixtures: Mapping[str, Mixture | Schedule]) -> list[RunSpec]:
+        """Runs of the target scale on named mixtures or schedules, several seeds each.
 
         Raises: StudyError: the target is no size of this study, or no whole number of steps.
         """
@@ -185,24 +186,26 @@ class Training:
                 f"{horizons[-1]} steps of {per_step} tokens; they must be equal"
             )
         return [
-            self._spec(mixture, label, VERIFY, self.config.seed + extra, target.size, horizons)
+            self.spec(mixture, label, VERIFY, self.config.seed + extra, target.size, horizons)
             for label, mixture in mixtures.items()
             for extra in range(verify.seeds)
         ]
 
-    def _spec(
+    def spec(
         self,
-        mixture: Mixture,
+        mixture: Mixture | Schedule,
         label: str,
         role: str,
         seed: int,
         size: str,
         horizon_steps: Sequence[int],
     ) -> RunSpec:
+        """One run of this corpus and these recipes."""
         chosen = self.sizes[size]
         per_step = chosen.recipe.tokens_per_step
+        schedule = mixture if isinstance(mixture, Schedule) else None
         return RunSpec(
-            mixture=mixture,
+            mixture=mixture.dose if isinstance(mixture, Schedule) else mixture,
             label=label,
             role=role,
             size=size,
@@ -211,4 +214,5 @@ class Training:
             pools=self.pools(horizon_steps[-1] * per_step, chosen.recipe.sequence_length),
             seed=seed,
             context=digest([self.corpus.digest, asdict(chosen.config), asdict(chosen.recipe)]),
+            schedule=schedule,
         )

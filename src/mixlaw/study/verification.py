@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -126,19 +126,44 @@ class Verification:
         )
 
 
+class Forecasted(Protocol):
+    """What is expected of a mixture or a schedule."""
+
+    @property
+    def objective(self) -> Interval: ...
+
+    @property
+    def targets(self) -> Mapping[str, Interval]: ...
+
+
 def verify(decision: Decision, runs: RunTable) -> Verification:
     """Compare a decision with the runs labelled "recommended" and as its baselines.
 
+    Args and raises: as `compare`.
+    """
+    forecasts = {RECOMMENDED: decision.forecast}
+    forecasts |= {name: found.forecast for name, found in decision.baselines.items()}
+    gains = {name: found.gain for name, found in decision.baselines.items()}
+    return compare(forecasts, gains, decision.objective, runs)
+
+
+def compare(
+    forecasts: Mapping[str, Forecasted],
+    gains: Mapping[str, float],
+    objective: Objective,
+    runs: RunTable,
+) -> Verification:
+    """What was forecast with what the runs of the same labels showed.
+
     Args:
+        gains: label -> predicted gain of the first of the forecasts over this one.
         runs: the verification runs, all horizons; several seeds per label.
-    Raises: RunTableError: a mixture has no finished run, so there is nothing to compare.
+    Raises: RunTableError: a label has no finished run, so there is nothing to compare.
     """
     bad = runs.status == FAILED
     failed = tuple(sorted({f"{runs.label[i]} (seed {runs.seed[i]})" for i in np.flatnonzero(bad)}))
     done = runs.done()
-    forecasts = {RECOMMENDED: decision.forecast}
-    forecasts |= {name: found.forecast for name, found in decision.baselines.items()}
-    scores = objective_values(done, decision.objective)
+    scores = objective_values(done, objective)
     verified, by_seed = {}, {}
     for name, forecast in forecasts.items():
         rows = done.label == name
@@ -158,17 +183,17 @@ def verify(decision: Decision, runs: RunTable) -> Verification:
                 (float(h), float(scores[rows & (done.train_tokens == h)].mean())) for h in horizons
             ),
         )
-    gains = {}
-    for name, comparison in decision.baselines.items():
-        seeds = sorted(by_seed[name].keys() & by_seed[RECOMMENDED].keys())
+    first, found = next(iter(forecasts)), {}
+    for name, predicted in gains.items():
+        seeds = sorted(by_seed[name].keys() & by_seed[first].keys())
         if not seeds:
             raise RunTableError(
-                f"{RECOMMENDED!r} and {name!r} share no finished seed; failed: {list(failed)}"
+                f"{first!r} and {name!r} share no finished seed; failed: {list(failed)}"
             )
-        differences = tuple(by_seed[name][s] - by_seed[RECOMMENDED][s] for s in seeds)
-        share, is_bound = tokens_to_reach(verified[RECOMMENDED].curve, verified[name].mean)
-        gains[name] = Gain(comparison.gain, differences, share, is_bound)
-    return Verification(verified, gains, failed)
+        differences = tuple(by_seed[name][s] - by_seed[first][s] for s in seeds)
+        share, is_bound = tokens_to_reach(verified[first].curve, verified[name].mean)
+        found[name] = Gain(predicted, differences, share, is_bound)
+    return Verification(verified, found, failed)
 
 
 def objective_values(runs: RunTable, objective: Objective) -> np.ndarray:

@@ -1,0 +1,304 @@
+"""The sections about continuing a model, and the top of a page that is about it alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixlaw import __version__
+from mixlaw.continual import Move
+from mixlaw.files import digest
+from mixlaw.report import continual_figures
+from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Table
+from mixlaw.report.continual_words import (
+    answer_sentences,
+    best_words,
+    critical_words,
+    forecast_words,
+    moved_words,
+    new_words,
+    range_words,
+    rewarm_words,
+    setting_words,
+    share_words,
+    side_words,
+)
+from mixlaw.report.style import size_look
+from mixlaw.report.svg import inline_svg
+from mixlaw.report.verdict import CONFIRMED, NOT_CONFIRMED, UNCLEAR, Headline, Tile
+from mixlaw.report.words import (
+    count,
+    number_of,
+    percent,
+    plain,
+    scale_words,
+    signed,
+    target_names,
+    unit_of,
+    value,
+)
+from mixlaw.study import Study
+from mixlaw.study.continual_answer import ContinualAnswer
+
+KNOWN_WITHIN = 0.3
+"""Width of the critical share's interval above which it is called uncertain."""
+MOST_PANELS = 12
+MOST_LINES = 5
+MOST_BESIDE = 4
+"""Targets of which a table stands beside a picture."""
+
+
+def headline(found: ContinualAnswer) -> Headline:
+    """The top of a page that is about continuing alone."""
+    critical, new = found.main.critical, new_words(found)
+    low, high = critical.low, critical.high
+    mood, share = CONFIRMED, f"up to {percent(critical.share)} {new}"
+    verdict = f"The critical share is known within {range_words(low, high)}"
+    if critical.end == "replay":
+        mood, verdict = NOT_CONFIRMED, "Even replay alone loses some of the old"
+        share = f"replay, for no share of {new} keeps the old"
+    elif high - low > KNOWN_WITHIN:
+        mood, verdict = UNCLEAR, f"The critical share is uncertain: {range_words(low, high)}"
+    elif critical.end == "never":
+        verdict = "No trained share loses any of the old"
+    return Headline(
+        mixture=share,
+        mood=mood,
+        verdict=verdict,
+        sentences=answer_sentences(found),
+        tiles=_tiles(found),
+        verb="Continue on",
+    )
+
+
+def _tiles(found: ContinualAnswer) -> tuple[Tile, ...]:
+    main = found.main
+    critical, best, replay = main.critical, main.best, main.critical.replay
+    level = f"{critical.level:.0%} interval"
+    tiles = [
+        Tile(
+            "Critical share of new data",
+            percent(critical.share),
+            f"{level} {range_words(critical.low, critical.high)}",
+        ),
+        Tile(
+            "Least replay",
+            percent(replay.value),
+            f"{level} {range_words(replay.low, replay.high)}",
+        ),
+    ]
+    if critical.binding is not None:
+        detail = f"base {value(critical.base[critical.binding])}"
+        tiles.append(Tile("First to rise", plain(critical.binding), detail))
+    if best is not None:
+        detail = f"{range_words(best.low, best.high)} cannot be told from it"
+        tiles.append(Tile("Best for the objective", percent(best.share), detail))
+    return tuple(tiles)
+
+
+def sections(found: ContinualAnswer) -> list[Section]:
+    """The answer, and the laws it is from; the first lead is the answer in words."""
+    lead = critical_words(found, found.main.critical)
+    if found.main.best is not None:
+        lead += f" {best_words(found, found.main.best, found.main.critical)}"
+    return [_answer_section(found, lead), _laws_section(found)]
+
+
+def page_sections(found: ContinualAnswer) -> list[Section]:
+    """The same below a headline that has said it."""
+    lead = (
+        "Where the line of an old loss rises above its base, new data has crowded out the old; the "
+        "first of these crossings is the critical share."
+    )
+    return [_answer_section(found, lead), _laws_section(found)]
+
+
+def _answer_section(found: ContinualAnswer, lead: str) -> Section:
+    parts: list[Part] = [_losses_picture(found)]
+    lines = _lines(found)
+    if max(map(len, lines)) > 1:
+        label = "Critical share with its interval against training tokens."
+        svg = inline_svg(continual_figures.moving_answers(lines), name="moving", label=label)
+        says = moved_words(found) or "The critical share, by training tokens."
+        parts.append(Picture(says, (svg,), _line_keys(lines)))
+    parts += [_runs_table(found), _moves_table(found), _forecast_table(found)]
+    return Section("continual", f"Continuing on {new_words(found)}", lead, tuple(parts))
+
+
+def _losses_picture(found: ContinualAnswer) -> Picture:
+    """Small multiples, old targets first."""
+    svgs = []
+    for k, target in enumerate(found.targets[:MOST_PANELS]):
+        label = f"{plain(target)} against the share of new data, with its base and the law."
+        figure = continual_figures.losses_by_share(found, target)
+        svgs.append(inline_svg(figure, name=f"continual{k}", label=label))
+    along = found.along_tokens
+    keys = [
+        Key(*size_look(k, len(along)), scale_words(None, move.setting.train_tokens))
+        for k, move in enumerate(along)
+    ]
+    keys += [Key("ink", "line", "the base (dashed)")]
+    keys += [Key("recommended", "bar", "critical share and its interval")]
+    old, new = found.laws.domains["old"], new_words(found)
+    at = setting_words(replace(found.main.setting, train_tokens=None))
+    says = (
+        f"Losses of runs that continue the base on {new} and replay of {side_words(old)}, at {at}: "
+        f"dots were trained, lines are the law {found.laws.form}."
+    )
+    left_out = len(found.targets) - MOST_PANELS
+    says += f" {number_of(left_out, 'more target')} in the table only." if left_out > 0 else ""
+    return Picture(says, tuple(svgs), tuple(keys), wide=True)
+
+
+def _lines(found: ContinualAnswer) -> list[list[Move]]:
+    """The moves along tokens: of every size and re-warming, the main ones where they are many."""
+    lines: dict[tuple[float | None, float | None], list[Move]] = {}
+    for move in found.moves:
+        lines.setdefault((move.setting.num_params, move.setting.rewarm), []).append(move)
+    if len(lines) > MOST_LINES:
+        size = found.main.setting.num_params
+        lines = {key: line for key, line in lines.items() if key[0] == size}
+    return list(lines.values())[-MOST_LINES:]
+
+
+def _line_keys(lines: list[list[Move]]) -> tuple[Key, ...]:
+    keys = []
+    for k, line in enumerate(lines):
+        at = line[0].setting
+        text = scale_words(at.num_params, None)
+        text += "" if at.rewarm is None else f", {rewarm_words(at.rewarm)}"
+        keys.append(Key(*size_look(k, len(lines)), text))
+    if lines[0][0].best is not None:
+        keys.append(Key("muted", "ring", "best for the objective"))
+    return tuple(keys)
+
+
+def _moves_table(found: ContinualAnswer) -> Table:
+    rows = []
+    for move in found.moves:
+        at, critical, best = move.setting, move.critical, move.best
+        row = [
+            "unknown" if at.train_tokens is None else count(at.train_tokens),
+            "unknown" if at.num_params is None else count(at.num_params),
+            "unknown" if at.rewarm is None else f"{at.rewarm:g}",
+            share_words(critical),
+            range_words(critical.low, critical.high),
+            plain(critical.binding or "-"),
+        ]
+        if best is not None:
+            row += [share_words(best), range_words(best.low, best.high)]
+        rows.append(row)
+    columns = ["tokens", "parameters", "re-warmed to"]
+    columns += ["critical share", f"{found.main.critical.level:.0%} interval", "first to rise"]
+    columns += ["best share", "not told from it"] if found.main.best is not None else []
+    return Table(
+        f"The most {new_words(found)} that keeps the old, and the best share",
+        columns,
+        rows,
+        text=frozenset({0, 5}),
+        note="The interval is where a further run, of another seed, would cross.",
+        wide=True,
+    )
+
+
+def _runs_table(found: ContinualAnswer) -> Table:
+    """What was trained at the main setting: means over seeds, and the change from the base."""
+    setting, targets = found.main.setting, found.targets
+    base, (share, losses) = found.base(setting), found.seen(setting)
+    rows = [["base", *(value(base[target]) for target in targets)]]
+    for at in np.unique(share):
+        means = {target: float(losses[target][share == at].mean()) for target in targets}
+        rows.append(
+            [percent(at), *(f"{value(means[t])} ({signed(means[t] - base[t])})" for t in targets)]
+        )
+    names = target_names(targets)
+    caption = f"Trained at {setting_words(setting)}: mean over seeds, change from the base"
+    columns = [f"share of {new_words(found)}", *(names[target] for target in targets)]
+    note = f"In {unit_of(targets)}."
+    wide = len(targets) > MOST_BESIDE
+    return Table(caption, columns, rows, strong=frozenset({0}), note=note, wide=wide)
+
+
+def _forecast_table(found: ContinualAnswer) -> Table:
+    """Losses at the critical and the best share of the main setting."""
+    main, names = found.main, target_names(found.targets)
+    base, answers = found.base(main.setting), [main.critical, *([main.best] if main.best else [])]
+    rows = [
+        [
+            names[target],
+            value(base[target]),
+            *(forecast_words(answer.losses[target]) for answer in answers),
+        ]
+        for target in found.targets
+    ]
+    words = ("at the critical share", "at the best share")
+    columns = [f"{text}, {percent(a.share)}" for text, a in zip(words, answers, strict=False)]
+    caption = (
+        f"Forecasts at {setting_words(main.setting)} ({unit_of(found.targets)}), "
+        f"{main.critical.level:.0%} intervals"
+    )
+    return Table(caption, ["target", "base", *columns], rows, wide=True)
+
+
+def _laws_section(found: ContinualAnswer) -> Section:
+    laws = found.laws
+    errors, names = laws.held_out_error, target_names(found.targets)
+    ranked = sorted(laws.forms, key=lambda name: float(np.mean(laws.forms[name].error)))
+    rows = [
+        [
+            f"{name} (chosen)" if name == laws.form else name,
+            percent(float(np.mean(laws.forms[name].error))),
+            *(f"{errors[name][target]:.4f}" for target in found.targets),
+            laws.forms[name].formula,
+        ]
+        for name in ranked
+    ]
+    columns = ["law", "squared error, held out", *(names[t] for t in found.targets), "formula"]
+    table = Table(
+        f"Laws of the share: held-out errors by target ({unit_of(found.targets)})",
+        columns,
+        rows,
+        text=frozenset({0, len(columns) - 1}),
+        strong=frozenset({0}),
+        note=(
+            "Each share was held out in turn, with all its runs. Squared error is a share of the "
+            "variance over shares, mean over targets; the others are mean absolute errors. "
+            "Formulae are of the loss as a share of the base's."
+        ),
+        wide=True,
+    )
+    parts: list[Part] = [table]
+    if laws.refused:
+        refused = laws.refused.items()
+        parts.append(Notes(tuple(f"Refused: {name}: {plain(why)}." for name, why in refused)))
+    runs = len(set(laws.trained.run.tolist()))
+    lead = (
+        f"{number_of(runs, 'continued run')} at {laws.trained.num_shares} shares of new data. The "
+        f"law {laws.form} forecast held-out shares best"
+    )
+    others = [name for name in laws.rivals if name != laws.form]
+    lead += f"; what {side_words(others)} would say instead widens the intervals" if others else ""
+    return Section("continual-laws", "The laws of the share", f"{lead}.", tuple(parts))
+
+
+def warnings_of(found: ContinualAnswer) -> tuple[str, ...]:
+    """What to read before trusting the answer, each once."""
+    return tuple(dict.fromkeys(map(plain, (*found.laws.warnings, *found.notes))))
+
+
+def facts_section(study: Study, found: ContinualAnswer) -> Section:
+    """Versions and digests of a page that is about continuing alone."""
+    rows = [
+        ["mixlaw", __version__],
+        ["seed", f"{study.config.seed}"],
+        ["answer", digest(found.to_dict())],
+    ]
+    steps = ["continual", "report"]
+    if not study.from_table:
+        rows.insert(2, ["corpus", study.corpus().digest])
+        steps.insert(0, "corpus")
+    table = Table("Versions and digests", ["what", "value"], rows, frozenset({0, 1}), wide=True)
+    commands = "\n".join(f"mixlaw {step} {plain(study.folder.name)}" for step in steps)
+    lead = "The same study file, seed and version give the same numbers."
+    return Section("facts", "Facts", lead, (table, Code("To reproduce", commands)))
