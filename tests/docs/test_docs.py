@@ -15,10 +15,8 @@ from mixlaw.train.recipe import non_embedding_params
 from mixlaw.train.sizes import NAMED_SIZES, default_learning_rate
 
 ROOT = Path(__file__).parents[2]
-PAGES = [
-    "README.md",
-    *(f"docs/{n}.md" for n in ("tutorial", "laws", "deciding", "training", "continual")),
-]
+NAMES = ("tutorial", "laws", "deciding", "training", "continual", "schedules")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
