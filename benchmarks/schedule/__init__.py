@@ -5,7 +5,7 @@
 Text of the Python environment, models of 55 thousand parameters. A swarm of static runs and a few
 staged ones teach the laws; then, at twice the tokens, the best static mixture, the best schedules
 of two and three stages, the static mixtures of their doses and runs that adapt online are trained
-from several seeds each. Two questions are asked of the same runs: one where a domain that matters
+from several seeds each. Three questions are asked of the same runs: two where a domain that matters
 is scarce, so that the static optimum is held back by the cap on epochs, and one where none is.
 """
 

@@ -62,6 +62,7 @@ objective: {objective}
 
 QUESTIONS = {
     "scarce": ("{bpb/docs: 1, bpb/cython: 1}", ("2 stages", "3 stages"), True),
+    "alone": ("{bpb/docs: 1}", ("2 stages", "3 stages"), False),
     "plain": ("{bpb/cython: 1, bpb/stubs: 1}", ("2 stages",), False),
 }
 """Name -> objective, the schedules that are verified, and whether online runs are."""

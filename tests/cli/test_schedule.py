@@ -8,8 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
+from mixlaw.cli import show_schedule
+from mixlaw.mixture import Mixture
+from mixlaw.report.schedule_words import BETTER, NOISE, WORSE, is_better, seed_interval, seeds_say
+from mixlaw.schedule import Schedule
+from mixlaw.study import Study
+from mixlaw.study.schedule_verification import Adapted, ScheduleVerification
+from mixlaw.study.verification import Gain, Verification, Verified
 from tests.study.staged import SCARCE, STUDY, staged_rows, static_rows, write_study
 
 COMMAND = [sys.executable, "-c", "from mixlaw.cli import main; main()"]
@@ -63,7 +72,6 @@ def test_status_knows_the_step(decided):
 def test_the_report_tells_of_it(decided, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     from mixlaw.report import write_report
-    from mixlaw.study import Study
 
     folder = Path(shutil.copytree(decided[0], tmp_path / "study"))
     page = write_report(Study(folder)).read_text(encoding="utf-8")
@@ -80,6 +88,50 @@ def test_a_static_answer_is_shown_as_such(tmp_path):
     assert "recommended: static:" in found.stdout
     page = run("schedule", folder, "--json")
     assert [share for share, _ in json.loads(page.stdout)["recommended"]] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("by_seed", "verdict"),
+    [
+        ([0.010, 0.012, 0.011], BETTER),
+        ([-0.010, -0.012, -0.011], WORSE),
+        ([0.010, -0.005, 0.001], NOISE),
+        ([0.010], NOISE),
+    ],
+)
+def test_what_seeds_say(by_seed, verdict):
+    assert seeds_say(by_seed) == verdict
+
+
+def test_the_interval_over_seeds_is_students():
+    low, high = seed_interval([0.01, 0.02, 0.03])
+    half = stats.t.ppf(0.95, 2) * 0.01 / np.sqrt(3)
+    assert (low, high) == pytest.approx((0.02 - half, 0.02 + half))
+
+
+def test_what_was_trained_stands_above_the_forecast(decided, capsys):
+    found = Study(decided[0]).schedule_decision()
+    assert found is not None
+    assert found.worthwhile
+    losses = {"staged": (2.52, 2.53), "static": (2.51, 2.52), "same dose": (2.55, 2.57)}
+    forecasts = {"staged": found.staged, "static": found.static, "same dose": found.same_dose}
+    mixtures = {
+        name: Verified(forecasts[name].objective, seen, {}, ((1e6, sum(seen) / 2),))
+        for name, seen in losses.items()
+    }
+    gains = {
+        "static": Gain(0.03, (-0.01, -0.0101), None, False),
+        "same dose": Gain(0.04, (0.03, 0.04), 1.0, True),
+    }
+    online = Adapted((2.53,), {"staged": (-0.01,)}, (Schedule.static(Mixture({"web": 1.0})),))
+    verified = ScheduleVerification(Verification(mixtures, gains), online)
+    show_schedule.verification(found, verified)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Keep one mixture: trained at the target scale" in shown
+    assert "the staged schedule is WORSE" in shown
+    assert "online against staged: −0.0100 observed; one seed cannot tell it from noise" in shown
+    assert not is_better(found, verified)
+    assert is_better(found, None)
 
 
 def test_mistakes_are_told_in_one_line(decided, tmp_path):

@@ -243,6 +243,19 @@ def test_a_table_needs_no_torch(table_study):
     assert found.stdout.strip() == "recency", found.stderr
 
 
+def test_a_run_that_is_told_keeps_the_others(table_study):
+    study = Study(table_study)
+    before = len(study.runs())
+    late = Schedule.of([(0.8, Mixture({"code": 1.0})), (0.2, Mixture({"web": 1.0}))])
+    losses = {"loss/web": 2.6, "loss/code": 2.5}
+    study.tell(Mixture({"web": 0.5, "code": 0.5}), losses, train_tokens=1_000_000)
+    runs = study.tell(late, losses, train_tokens=1_000_000)
+    assert len(runs) == before + 2
+    assert len(runs.staged()) == 10 + 1
+    assert runs.schedule[-1] == late
+    assert runs.mixture(len(runs) - 1)["web"] == pytest.approx(0.2)
+
+
 # Trained from text
 
 

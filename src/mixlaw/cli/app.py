@@ -376,10 +376,11 @@ def schedule(
     launch = _launch(opened, launcher, workers, track)
     with swarm_view() as view:
         found = opened.schedule(view, launch=launch, on_note=view.note)
-        if verifying:
+    if verifying:
+        with swarm_view() as view:
             seen = opened.verify_schedule(view, online=online, launch=launch, on_note=view.note)
-            _out(seen.to_dict(), as_json, lambda: show_schedule.verification(found, seen))
-            return
+        _out(seen.to_dict(), as_json, lambda: show_schedule.verification(found, seen))
+        return
     fitted = opened.fit_stages()
     data = show_schedule.as_json(found, fitted)
     _out(data, as_json, lambda: show_schedule.schedule(found, fitted))

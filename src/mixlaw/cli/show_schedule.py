@@ -17,6 +17,7 @@ from mixlaw.report.schedule_words import (
     observed_gain_words,
     stage_names,
 )
+from mixlaw.study.schedule_verification import SAME_DOSE
 
 if TYPE_CHECKING:
     from mixlaw.stages import FittedStages, ScheduleDecision
@@ -95,8 +96,8 @@ def _epochs(epochs: Any, name: str) -> Sequence[str]:
 def verification(decision: ScheduleDecision, found: ScheduleVerification) -> None:
     """Predicted against observed at the target scale, and online runs beside them."""
     observed(found.compared)
-    for name, gain in found.compared.gains.items():
-        line(f"staged against {name}: {observed_gain_words(gain.observed, gain.predicted)}")
+    gain = found.compared.gains[SAME_DOSE]
+    line(f"the order alone: {observed_gain_words(gain.observed, gain.predicted)}")
     if found.online is not None:
         _online(found.online)
     line(advice(decision, found))

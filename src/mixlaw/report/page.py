@@ -71,9 +71,9 @@ def _page(study: Study) -> _Page:
     """Of a study that decides a mixture."""
     facts, continued = sections.Facts.of(study), study.continual_answer()
     head = headline(facts.decision, facts.verification, facts.noise)
-    scheduled = study.schedule_decision()
+    scheduled, seen = study.schedule_decision(), study.schedule_verification()
     return _Page(
-        schedule_sections.with_schedule(head, scheduled),
+        schedule_sections.with_schedule(head, scheduled, seen),
         run_sections.warnings_of(facts),
         [
             sections.mixture_section(facts),
@@ -81,7 +81,7 @@ def _page(study: Study) -> _Page:
             freedom_sections.freedom_section(facts),
             freedom_sections.tradeoffs_section(facts.front),
             verified_sections.verification_section(facts),
-            scheduled and schedule_sections.schedule_section(study, scheduled),
+            scheduled and schedule_sections.schedule_section(study, scheduled, seen),
             *(continual_sections.sections(continued) if continued else ()),
             run_sections.runs_section(facts),
             fit_sections.fits_section(facts),

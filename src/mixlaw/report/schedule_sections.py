@@ -12,6 +12,7 @@ from mixlaw.report.schedule_words import (
     alternatives_words,
     forecast_gain_words,
     forms_words,
+    is_better,
     moves_words,
     observed_gain_words,
     stage_names,
@@ -19,6 +20,7 @@ from mixlaw.report.schedule_words import (
 from mixlaw.report.svg import inline_svg
 from mixlaw.report.verdict import Headline
 from mixlaw.report.words import (
+    against,
     interval,
     objective_unit,
     percent,
@@ -30,26 +32,32 @@ from mixlaw.report.words import (
 )
 from mixlaw.stages import ScheduleDecision, ScheduleForecast
 from mixlaw.study import Study
-from mixlaw.study.schedule_verification import SAME_DOSE, ScheduleVerification
+from mixlaw.study.schedule_verification import SAME_DOSE, STATIC, ScheduleVerification
 from mixlaw.study.verification import Verification
 
 BEST_STATIC = "best static"
 
 
-def with_schedule(head: Headline, found: ScheduleDecision | None) -> Headline:
+def with_schedule(
+    head: Headline, found: ScheduleDecision | None, verified: ScheduleVerification | None
+) -> Headline:
     """The top of the page, with a word on a schedule that is better than the mixture it names."""
-    if found is None or not found.worthwhile:
+    if found is None or not is_better(found, verified):
         return head
-    gain = forecast_gain_words(found.over_static, "the best static mixture")
-    text = f"A staged schedule is {gain}: see the order of the data."
+    text = f"is {forecast_gain_words(found.over_static, 'the best static mixture')}"
+    if verified is not None:
+        mean = verified.compared.gains[STATIC].mean
+        text = f"was {against(mean, 'the best static mixture')} when trained at the target scale"
+    text = f"A staged schedule {text}: see the order of the data."
     return replace(head, sentences=(*head.sentences, text))
 
 
-def schedule_section(study: Study, found: ScheduleDecision) -> Section:
+def schedule_section(
+    study: Study, found: ScheduleDecision, verified: ScheduleVerification | None
+) -> Section:
     """Whether the mixture should change during training, and how."""
     parts: list[Part] = [_picture(found), Stack(tuple(_beside(study, found)))]
     parts.append(_forecasts(found))
-    verified = study.schedule_verification()
     if verified is not None:
         parts += [_verified(found, verified.compared), Notes(_verified_words(verified))]
     if found.warnings:
@@ -89,8 +97,8 @@ def _beside(study: Study, found: ScheduleDecision) -> list[Table | Notes | Code]
     if len(found.alternatives) > 1:
         notes.append(sentence(alternatives_words(found)))
     out.append(Notes(tuple(notes)))
-    exact = json.dumps(found.recommended.to_list(), indent=1)
-    out.append(Code("Recommended schedule (JSON: share of training, mixture)", exact))
+    exact = json.dumps(found.staged.schedule.to_list(), indent=1)
+    out.append(Code("The staged schedule (JSON: share of training, mixture)", exact))
     return out
 
 

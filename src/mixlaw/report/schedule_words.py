@@ -80,18 +80,25 @@ def observed_gain_words(
     )
 
 
-def advice(found: ScheduleDecision, verified: ScheduleVerification | None) -> str:
-    """What to do, and why: by the forecast, or by what was trained at the target scale."""
-    change, keep = "Change the mixture during training", "Keep one mixture"
-    forecast = found.reason.partition(": ")[2]
+def is_better(found: ScheduleDecision, verified: ScheduleVerification | None) -> bool:
+    """Whether to change the mixture during training: by what was trained at the target scale, or
+    without it (one seed tells nothing) by the forecast."""
     by_seed = verified.compared.gains[STATIC].observed if verified else ()
-    if verified is None or len(by_seed) < 2:
-        text = f"{change if found.worthwhile else keep}: {forecast}."
-        return text if verified is None else f"{text} One seed at the target scale cannot tell."
-    seen = observed_gain_words(by_seed, found.over_static.interval.value)
+    return seeds_say(by_seed) == BETTER if len(by_seed) > 1 else found.worthwhile
+
+
+def advice(found: ScheduleDecision, verified: ScheduleVerification | None) -> str:
+    """What to do, and why."""
+    better = is_better(found, verified)
+    text = "Change the mixture during training" if better else "Keep one mixture"
+    forecast = found.reason.partition(": ")[2]
+    if verified is None:
+        return f"{text}: {forecast}."
+    gain = verified.compared.gains[STATIC]
+    seen = observed_gain_words(gain.observed, gain.predicted)
     return (
-        f"{change if seeds_say(by_seed) == BETTER else keep}: trained at the target scale, its "
-        f"gain over the best static mixture was {seen}. Before that: {forecast}."
+        f"{text}: trained at the target scale, the staged schedule's gain over the best static "
+        f"mixture was {seen}. Before that: {forecast}."
     )
 
 

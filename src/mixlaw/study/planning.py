@@ -25,6 +25,7 @@ from mixlaw.plan.budget import BudgetPlan, plan_budget
 from mixlaw.plan.proposals import SAME_SHARES, Plan, Proposal, propose
 from mixlaw.plan.question import Question, RunScale
 from mixlaw.runs import RunTable, higher_is_better
+from mixlaw.schedule import Schedule
 from mixlaw.study.config import StudyConfig
 from mixlaw.study.deciding import Deciding, Scale, baselines
 
@@ -211,7 +212,7 @@ def still_pending(asked: Sequence[Proposal], runs: RunTable | None) -> list[Prop
 
 def told(
     runs: RunTable | None,
-    mixture: Mixture,
+    mixture: Mixture | Schedule,
     targets: Mapping[str, float],
     *,
     num_params: float | None,
@@ -223,7 +224,8 @@ def told(
 
     Raises: RunTableError, MixtureError: a target or domain that makes no sense.
     """
-    shares = mixture.array(domains)
+    schedule = mixture if isinstance(mixture, Schedule) else Schedule.static(mixture)
+    shares = schedule.dose.array(domains)
     rows: list[dict[str, Any]] = [] if runs is None else runs.rows()
     taken = {row["run"] for row in rows}
     number = next(n for n in range(len(rows), len(rows) * 2 + 2) if f"told{n}" not in taken)
@@ -235,6 +237,7 @@ def told(
             "num_params": num_params,
             "train_tokens": train_tokens,
             **{f"weight/{name}": share for name, share in zip(domains, shares, strict=True)},
+            "schedule": None if schedule.is_static else schedule.to_list(),
             **targets,
         }
     )

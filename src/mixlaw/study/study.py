@@ -49,6 +49,7 @@ from mixlaw.plan.edits import Edit, apply_edits, shared_mixtures
 from mixlaw.plan.proposals import Plan
 from mixlaw.plan.reuse import MOVED, Carried, carry_runs
 from mixlaw.runs import VERIFY, RunSpec, RunTable, higher_is_better
+from mixlaw.schedule import Schedule
 from mixlaw.stages import FittedStages, ScheduleDecision
 from mixlaw.store import RunStore
 from mixlaw.study.artefacts import (
@@ -228,7 +229,7 @@ class Study:
 
     def tell(
         self,
-        mixture: Mixture,
+        mixture: Mixture | Schedule,
         targets: Mapping[str, float],
         *,
         num_params: float | None = None,
@@ -253,8 +254,9 @@ class Study:
                 f"{self.file} names {missing}, and the run that is told has {list(targets)}; a law "
                 "needs all of them of every run"
             )
+        path = self.folder / self.config.table
         runs = told(
-            self._runs_so_far(),
+            RunTable.read(path) if path.exists() else None,
             mixture,
             targets,
             num_params=num_params,
@@ -262,8 +264,8 @@ class Study:
             seed=seed,
             domains=[domain.name for domain in self.domains()],
         )
-        runs.write(self.folder / self.config.table)
-        write_asked(self.folder, still_pending(read_asked(self.folder), runs))
+        runs.write(path)
+        write_asked(self.folder, still_pending(read_asked(self.folder), runs.static()))
         return runs
 
     def plan_budget(self, flops: float) -> BudgetPlan:
