@@ -243,7 +243,7 @@ def checkpoints(folder: Path) -> list[list[str]]:
 
     def load(name: str) -> None:
         with store.read_checkpoint(name, store.checkpoints(name)[0]) as path:
-            load_checkpoint(path)
+            load_checkpoint(path, str(path))
 
     for name, vocab_size, tries in (
         ("150k", 2048, 20),

@@ -215,6 +215,14 @@ def test_a_finished_run_that_lacks_the_model_it_is_to_keep_is_claimed(store):
         assert worker.claim([spec.run_id], keeping=[spec.run_id]) == []
 
 
+def test_a_diverged_run_has_no_model_to_keep_and_is_nobodys(store):
+    spec = RunSpec(Mixture({"a": 1.0}), "m", "swarm", "xs", 10, (100,), 0, "c", keep=True)
+    store.save(spec, RunResult("failed", (), "the loss was not finite"))
+    assert (store.status(spec.run_id), store.status("other")) == ("failed", "missing")
+    with Worker(store) as worker:
+        assert worker.claim([spec.run_id, "other"], keeping=[spec.run_id, "other"]) == ["other"]
+
+
 def test_a_run_that_is_finished_while_it_is_claimed_is_given_back(store, tmp_path, monkeypatch):
     create = LocalStorage.create
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,8 +274,29 @@ def test_the_place_of_a_start_and_what_is_kept_decide_nothing():
     ids = {spec(start=replace(start, **change)).run_id for change in CHANGES}
     assert len(ids | {run.run_id, spec().run_id}) == len(CHANGES) + 2
     assert RunSpec.from_dict(json.loads(json.dumps(run.to_dict()))) == run
-    with pytest.raises(MixtureError, match="rewarm is 0"):
-        replace(start, rewarm=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewarm": 0.0}, r"rewarm is 0\.0; it must be a number, finite and > 0"),
+        ({"rewarm": np.inf}, "rewarm is inf"),
+        ({"rewarm": "1"}, "rewarm is '1'; it must be a number"),
+        ({"rewarm": True}, "rewarm is True; it must be a number"),
+        ({"optimizer": "no"}, "optimizer of a start is 'no'; it must be True or False"),
+        ({"digest": ""}, "the digest of a start is ''; it must be text"),
+        ({"checkpoint": None}, "the checkpoint of a start is None; it must be text"),
+    ],
+)
+def test_a_wrong_start_is_refused(change, message):
+    with pytest.raises(MixtureError, match=message):
+        replace(Start("here", "abc"), **change)
+
+
+def test_a_start_is_one_run_whatever_number_says_it():
+    numbers: list[Any] = [1, 1.0, np.float32(1)]
+    ids = {spec(start=Start("here", "abc", rewarm=r)).run_id for r in numbers}
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -292,14 +314,42 @@ def test_schedules_and_starts_read_back(tmp_path, suffix):
         np.testing.assert_array_equal(found.rewarm, [np.nan, np.nan, 0.5])
         assert list(found.static().run) == ["r0", "r10"]
         assert list(found.staged().run) == ["r9"]
+        assert list(found.continued().run) == ["r10"]
     assert not {"schedule", "rewarm", "start/loss/web"} & set(table().rows()[0])
+
+
+def test_a_schedule_of_one_stage_gives_the_weights_of_a_static_row():
+    bare = {k: v for k, v in ROW.items() if not k.startswith("weight/")}
+    one = {**bare, "schedule": [[1.0, {"web": 0.75, "code": 0.25}]]}
+    runs = RunTable.from_rows([one, {**ROW, "schedule": STAGED.to_list()}])
+    assert list(runs.schedule) == [None, STAGED]
+    np.testing.assert_array_equal(runs.weights, [[0.75, 0.25]] * 2)
+    assert RunTable.from_rows([one]).domains == ("web", "code")
+
+
+def test_a_rounded_table_may_round_its_schedules_too():
+    stages = [[0.333, {"web": 0.333, "code": 0.666}], [0.666, {"web": 0.777, "code": 0.223}]]
+    row = {**ROW, "schedule": stages, "weight/web": 0.63, "weight/code": 0.372}
+    with pytest.raises(RunTableError, match=r"row 1: schedule: the proportions sum to 0\.999"):
+        RunTable.from_rows([row])
+    runs = RunTable.from_rows([row], sum_tolerance=0.01)
+    (found,) = runs.schedule
+    np.testing.assert_allclose(found.shares, [1 / 3, 2 / 3], rtol=1e-12)
+    np.testing.assert_allclose(found.array(["web", "code"]).sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(runs.weights, [found.dose.array(["web", "code"])], rtol=1e-12)
+    with pytest.raises(RunTableError, match=r"weight/web is 0\.65, its schedule gives 0\.629"):
+        RunTable.from_rows([{**row, "weight/web": 0.65}], sum_tolerance=0.01)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "[[0.5"}, "row 1: "),
-        ({"schedule": '[[0.5, {"web": 1}]]'}, r"row 1: the shares of the stages are \[0.5\]"),
+        ({"schedule": "[[0.5"}, r"row 1: schedule is '\[\[0.5', which is no JSON .*; it must be"),
+        ({"schedule": "5"}, "row 1: schedule: 5 is no schedule; it must be"),
+        ({"schedule": '[[0.5, {"web": 1}]]'}, r"row 1: schedule: the shares .* are \[0.5\]"),
+        ({"schedule": [[1, {"web": 1}]]}, "weight/web is 0.75, its schedule gives 1 over"),
+        ({"schedule": STAGED.to_list(), "weight/web": "nan"}, "weight/web is nan, its schedule"),
+        ({"schedule": STAGED.to_list(), "weight/sea": 0.01}, "weight/sea is 0.01, .* gives 0 "),
         ({"schedule": STAGED.to_list(), "weight/web": 0.6}, "weight/web is 0.6, its schedule"),
         ({"start/loss/sea": 2.0}, r"start/ columns of \['loss/sea'\]"),
         ({"start/loss/web": -2.0}, "row 1: start/loss/web is -2.0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mixlaw.errors import MixtureError
 from mixlaw.mixture import Domain, Mixture
-from mixlaw.schedule import Schedule, Stage
+from mixlaw.schedule import Online, Schedule, Stage, stage_steps
 
 WEB, CODE = Mixture({"web": 1.0}), Mixture({"web": 0.5, "code": 0.5})
 NAMES = ("web", "code", "books")
@@ -48,6 +49,32 @@ def test_equal_stages_are_the_static_mixture(parts, mixture):
     assert schedule.is_static
     assert schedule.dose == mixture
     assert schedule.stages[0].share == 1.0
+
+
+def test_a_mixture_is_the_same_with_and_without_a_domain_of_no_share():
+    named = Mixture({"web": 1.0, "code": 0.0})
+    assert Schedule.of([(0.5, WEB), (0.5, named)]) == Schedule.static(WEB)
+    near = Mixture({"web": 0.5 + 1e-11, "code": 0.5 - 1e-11})
+    found = Schedule.of([(0.25, named), (0.25, WEB), (0.2, CODE), (0.3, near)])
+    assert found.stages == (Stage(0.5, named), Stage(0.5, CODE))
+    assert not Schedule.of([(0.5, WEB), (0.5, CODE)]).is_static
+
+
+def test_steps_of_stages_sum_to_those_of_the_run():
+    assert stage_steps((0.8, 0.2), 1680) == [1344, 336]
+    assert sum(stage_steps((1 / 3, 1 / 3, 1 / 3), 100)) == 100
+    assert stage_steps((0.99, 0.01), 40) == [40, 0]
+
+
+def test_what_a_horizon_sees_to_the_step():
+    schedule = Schedule.of([(0.49, WEB), (0.51, CODE)])
+    assert schedule.in_steps(20, num_steps=40) == Schedule.static(WEB)
+    assert schedule.in_steps(40, num_steps=40) == Schedule.of([(0.5, WEB), (0.5, CODE)])
+    assert schedule.in_steps(100, num_steps=100) == schedule
+    thirds = Schedule.of([(1 / 3, WEB), (1 / 3, CODE), (1 / 3, WEB)])
+    found = thirds.in_steps(30, num_steps=40)
+    assert found.shares.tolist() == [13 / 30, 14 / 30, 3 / 30]
+    assert [stage.mixture for stage in found.stages] == [WEB, CODE, WEB]
 
 
 @given(stages)
@@ -95,3 +122,55 @@ def test_neighbours_differ(parts):
 def test_what_is_no_schedule_is_refused(make, message):
     with pytest.raises(MixtureError, match=message):
         make()
+
+
+def test_numbers_of_numpy_are_as_good_as_others():
+    half: Any = np.float32(0.5)
+    schedule = Schedule.of([(half, WEB), (half, CODE)])
+    assert json.dumps(schedule.to_list()) == json.dumps(
+        Schedule.of([(0.5, WEB), (0.5, CODE)]).to_list()
+    )
+    given: dict[str, Any] = {"weights": {"loss/web": np.float32(2)}, "rounds": np.int64(4)}
+    online = Online(**given, step_size=np.float64(1), max_epochs=np.float64(2))
+    plain = Online({"loss/web": 2.0}, rounds=4, step_size=1.0, max_epochs=2.0)
+    assert json.dumps(online.to_dict()) == json.dumps(plain.to_dict())
+    assert Online({"loss/web": 2}, rounds=4, step_size=1, max_epochs=2) == plain
+
+
+def test_sums_are_rescaled_within_a_tolerance():
+    rounded = [[0.333, {"web": 0.999}], [0.666, {"web": 0.5, "code": 0.5}]]
+    found = Schedule.from_list(rounded, sum_tolerance=0.01)
+    np.testing.assert_allclose(found.shares, [1 / 3, 2 / 3], rtol=1e-12)
+    assert found.stages[0].mixture == WEB
+    with pytest.raises(MixtureError, match=r"proportions sum to 0\.999"):
+        Schedule.from_list(rounded)
+    with pytest.raises(MixtureError, match=r"sum to 0\.4"):
+        Schedule.from_list([[1.0, {"web": 0.4}]], sum_tolerance=0.01)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rounds": 2.5}, r"rounds of an online mixture is 2\.5; it must be a whole number >= 1"),
+        ({"rounds": "8"}, "rounds of an online mixture is '8'; it must be a whole number >= 1"),
+        ({"rounds": True}, "rounds of an online mixture is True"),
+        ({"rounds": 0}, "rounds of an online mixture is 0"),
+        ({"evaluation_tokens": 1.5}, "evaluation_tokens .* a whole number"),
+        ({"tilt": "x"}, r"tilt of an online mixture is 'x'; it must be in \(0, 1\]"),
+        ({"floor": float("nan")}, r"floor of an online mixture is nan; it must be in \[0, 1\)"),
+        ({"max_epochs": float("inf")}, "max_epochs .* is inf; it must be finite and > 0, or None"),
+        ({"step_size": 1e9}, r"step_size .* is 1000000000\.0; it must be in \(0, 100\]"),
+        ({"weights": [1]}, r"are \[1\]; they must map targets to numbers"),
+        ({"weights": None}, "are None; they must map targets"),
+        ({"weights": {"loss/a": "x"}}, "are {'loss/a': 'x'}; they must map"),
+        ({"weights": {1: 1.0}}, "they must map targets to numbers"),
+        ({"weights": {"loss/a": 0.0}}, "one of them > 0"),
+        ({"tild": 0.5}, "no settings of an online mixture: .*tild"),
+    ],
+)
+def test_wrong_online_settings_are_refused_in_one_line(setting, message):
+    with pytest.raises(MixtureError, match=message):
+        Online.from_dict({"weights": {"loss/a": 1.0}, **setting})
+    if "tild" not in setting:
+        with pytest.raises(MixtureError, match=message):
+            Online(**{"weights": {"loss/a": 1.0}, **setting})

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,21 @@ def test_a_result_is_read_back(store, storage_url):
     assert store.results([one, other]) == {one.run_id: RESULT}
     again = pickle.loads(pickle.dumps(store))
     assert again.load(one) == RESULT
+
+
+def test_a_result_says_no_more_than_it_is(store):
+    """A static run that began afresh has neither a beginning nor a schedule of its own."""
+    one, other, third = spec(), spec(start=Start("base", "abc")), spec(seed=1)
+    store.save(one, RESULT)
+    written = json.loads(store.storage.read(f"{one.run_id}/run.json"))
+    assert list(written["result"]) == ["status", "targets", "reason", "epochs"]
+    schedule = Schedule.of([(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"code": 1.0}))])
+    store.save(other, replace(RESULT, at_start={"loss/web": 4.0}))
+    store.save(third, replace(RESULT, schedules=(schedule, schedule)))
+    written = json.loads(store.storage.read(f"{other.run_id}/run.json"))
+    assert written["result"]["at_start"] == {"loss/web": 4.0}
+    assert store.load(other).at_start == {"loss/web": 4.0}
+    assert store.load(third).schedules == (schedule, schedule)
 
 
 def test_a_run_that_only_began_is_not_finished(store):
@@ -284,7 +300,7 @@ def test_each_horizon_shows_the_schedule_so_far(store):
 
 def test_what_a_run_continued_is_in_its_rows(store):
     run = spec(start=Start("base", "abc", rewarm=0.5))
-    result = RunResult(DONE, ({"loss/web": 2.0}, {"loss/web": 1.5}), start={"loss/web": 3.0})
+    result = RunResult(DONE, ({"loss/web": 2.0}, {"loss/web": 1.5}), at_start={"loss/web": 3.0})
     store.save(run, result)
     assert store.load(run) == result
     runs = store.table([run], ["web", "code"])

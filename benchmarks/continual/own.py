@@ -245,22 +245,16 @@ def held_out_rows(pair: Pair) -> list[list[object]]:
     noise = _seed_noise(pair)
     spread = _mean_error_of_mean(pair)
     rows = []
+    rows_of_all = np.ones(len(laws.trained.share), bool)
     for form, errors in laws.held_out_error.items():
         name = f"**{form}**" if form == laws.form else form
-        inner = inner_error(laws, form)
-        mean = float(np.mean(list(errors.values())))
+        inner = float(np.mean(list(errors.values())))
+        mean = float(laws.trained.errors(laws.forms[form], rows_of_all).mean())
         cells = (f"{e:.4f}" for e in (inner, mean, spread, noise))
         rows.append([pair.name, name, *cells])
     return rows + [
         [pair.name, form, f"refused: {why}", "", ""] for form, why in laws.refused.items()
     ]
-
-
-def inner_error(laws: ContinualLaws, form: str) -> float:
-    """As `held_out_error`, of the shares between the least and the largest: no extrapolation."""
-    rows, found = laws.trained, laws.forms[form]
-    inner = (rows.share > rows.share.min()) & (rows.share < rows.share.max())
-    return float(np.abs(found.left_out - rows.losses)[:, inner].mean())
 
 
 def _cells(pair: Pair) -> np.ndarray:

@@ -83,7 +83,8 @@ def held_out(data: Published) -> str:
     for name, form in whole.forms.items():
         error = np.abs(form.left_out - whole.trained.losses)
         figures = [error[0], error[1], error[0, inner], error[0, inner & last]]
-        of_parts = np.nanmean(parts.trained.errors(parts.forms[name]))
+        every = np.ones(len(parts.trained.share), bool)
+        of_parts = np.nanmean(parts.trained.errors(parts.forms[name], every))
         cells = [f"{np.mean(figure):.4f}" for figure in figures]
         mark = " (chosen)" * (name == whole.form)
         rows.append([f"{name}{mark}", *cells, f"{of_parts:.4f}", f"`{form.formula}`"])

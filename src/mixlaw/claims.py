@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from mixlaw.errors import StorageError
+from mixlaw.runs import FAILED
 from mixlaw.store import MODEL, RESULT, RunStore
 
 T = TypeVar("T")
@@ -163,15 +164,15 @@ class Worker:
 
         Args:
             keeping: those that are to keep their model.
+        Raises: StorageError; RunTableError: a damaged result of one of `keeping`.
         """
         assert self._thread.is_alive(), "runs are claimed within the with block"
         claim = functools.partial(self._claim, keeping)
         return [run_id for run_id, mine in _at_once(claim, run_ids) if mine]
 
     def _claim(self, keeping: Collection[str], run_id: str) -> bool:
-        finished = {RESULT, MODEL} if run_id in keeping else {RESULT}
         names = self.store.storage.names(run_id)
-        if finished <= set(names):
+        if self._finished(run_id, names, keeping):
             return False
         number = _highest(names)
         if number and number == self._held.get(run_id):
@@ -182,10 +183,16 @@ class Worker:
         if not self._create(run_id, number + 1, self.id):
             return False
         self._held[run_id] = number + 1
-        if finished <= set(self.store.storage.names(run_id)):  # finished since it was looked up
+        names = self.store.storage.names(run_id)
+        if self._finished(run_id, names, keeping):  # since it was looked up
             self._release(run_id)
             return False
         return True
+
+    def _finished(self, run_id: str, names: Collection[str], keeping: Collection[str]) -> bool:
+        if RESULT not in names or run_id not in keeping or MODEL in names:
+            return RESULT in names
+        return self.store.status(run_id) == FAILED  # what diverged has no model to keep
 
     def _create(self, run_id: str, number: int, worker: str) -> bool:
         data = json.dumps({"worker": worker}).encode()

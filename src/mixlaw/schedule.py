@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from mixlaw.mixture import SUM_TOLERANCE, Domain, Mixture
 
 _NOTHING = 1e-12
 """A share of training below which a stage has no step."""
+
+_DECIMALS = 9
+"""To which mixtures are the same, as in `RunTable.mixture_ids`."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,16 @@ class Stage:
             raise MixtureError(
                 f"a stage has share {self.share} of the training; it must lie in (0, 1]"
             )
+        object.__setattr__(self, "share", float(self.share))  # of numpy's some are no JSON
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Mixtures over training, as stages in their order.
 
-    Neighbours of equal mixture are one stage, so a schedule whose stages are all equal is the
-    static one, and equal to it. Shares within 1e-6 of a sum of one are rescaled to it.
+    Neighbours of equal mixture (to nine decimals, whether or not domains without a share are named)
+    are one stage, so a schedule whose stages are all equal is the static one. Shares within 1e-6 of
+    a sum of one are rescaled to it.
 
     >>> Schedule.of([(0.8, Mixture({"web": 1.0})), (0.2, Mixture({"web": 0.5, "code": 0.5}))])
 
@@ -57,8 +63,8 @@ class Schedule:
         if not self.stages or abs(total - 1) > SUM_TOLERANCE:
             shares = [stage.share for stage in self.stages]
             raise MixtureError(f"the shares of the stages are {shares}; they must sum to 1")
-        alike = itertools.groupby(self.stages, key=lambda stage: stage.mixture)
-        merged = [(math.fsum(s.share for s in same), mixture) for mixture, same in alike]
+        alike = [tuple(same) for _, same in itertools.groupby(self.stages, key=_content)]
+        merged = [(math.fsum(s.share for s in same), same[0].mixture) for same in alike]
         # What sums to 1 is left as it is, so that a schedule read back is the same, to the bit.
         scale = 1.0 if abs(total - 1) <= _NOTHING else total
         if len(merged) == 1:
@@ -133,6 +139,13 @@ class Schedule:
         begun = [(p / progress, s.mixture) for p, s in zip(parts, self.stages, strict=True)]
         return Schedule.of((float(share), mixture) for share, mixture in begun if share > _NOTHING)
 
+    def in_steps(self, horizon_steps: int, *, num_steps: int) -> Schedule:
+        """What the first steps of a run of `num_steps` see of it, to the step, up to a horizon."""
+        firsts = np.append(first_steps(self.shares, num_steps), num_steps)
+        steps = np.diff(np.minimum(firsts, horizon_steps)).tolist()
+        seen = zip(steps, self.stages, strict=True)
+        return Schedule.of((count / horizon_steps, s.mixture) for count, s in seen if count)
+
     def epochs(self, train_tokens: float, domains: Sequence[Domain]) -> dict[str, float]:
         """How often each domain's available tokens are seen over the whole run."""
         return self.dose.epochs(train_tokens, domains)
@@ -142,10 +155,19 @@ class Schedule:
         return [[stage.share, dict(stage.mixture)] for stage in self.stages]
 
     @classmethod
-    def from_list(cls, data: Sequence[Sequence[Any]]) -> Schedule:
-        """The inverse of `to_list`. Raises: MixtureError: something else."""
+    def from_list(
+        cls, data: Sequence[Sequence[Any]], *, sum_tolerance: float = SUM_TOLERANCE
+    ) -> Schedule:
+        """The inverse of `to_list`.
+
+        Args:
+            sum_tolerance: shares and proportions whose sum is this near to 1 are rescaled to it.
+        Raises: MixtureError: something else.
+        """
         try:
-            return cls.of((float(share), Mixture(shares)) for share, shares in data)
+            parts = _of_sum_1({i: float(part) for i, (part, _) in enumerate(data)}, sum_tolerance)
+            mixtures = [Mixture(_of_sum_1(shares, sum_tolerance)) for _, shares in data]
+            return cls.of(zip(parts.values(), mixtures, strict=True))
         except MixtureError:
             raise
         except (TypeError, ValueError, AttributeError) as error:
@@ -153,6 +175,45 @@ class Schedule:
                 f"{data!r} is no schedule; it must be [[share of training, {{domain: proportion}}],"
                 " ...]"
             ) from error
+
+
+def first_steps(shares: Sequence[float] | np.ndarray, num_steps: int) -> np.ndarray:
+    """Steps (S,) at which stages of these shares of a run begin: the nearest to their starts."""
+    starts = np.concatenate([[0.0], np.cumsum(shares)[:-1]])
+    return np.rint(starts * num_steps).astype(np.int64)
+
+
+def stage_steps(shares: Sequence[float] | np.ndarray, num_steps: int) -> list[int]:
+    """Steps of each stage of a run; 0: it is too short for this stage."""
+    return np.diff(first_steps(shares, num_steps), append=num_steps).tolist()
+
+
+def _content(stage: Stage) -> dict[str, float]:
+    """The mixture of a stage as it is compared: domain -> share above nothing."""
+    rounded = {name: round(share, _DECIMALS) for name, share in stage.mixture.items()}
+    return {name: share for name, share in rounded.items() if share}
+
+
+def _of_sum_1(shares: Mapping[Any, float], tolerance: float) -> Mapping[Any, float]:
+    """Rescaled where that is more than `Mixture` and `Schedule` do, to whom the rest is left."""
+    total = math.fsum(shares.values())
+    if not SUM_TOLERANCE < abs(total - 1) <= tolerance:
+        return shares
+    return {name: share / total for name, share in shares.items()}
+
+
+_RULES: Mapping[str, tuple[type, Callable[[Any], bool], str]] = {
+    "rounds": (Integral, lambda v: v >= 1, "a whole number >= 1"),
+    "probe_share": (Real, lambda v: 0 < v < 1, "in (0, 1)"),
+    "tilt": (Real, lambda v: 0 < v <= 1, "in (0, 1]"),
+    "step_size": (Real, lambda v: 0 < v <= 100, "in (0, 100]"),  # e^100 is a number still
+    "max_change": (Real, lambda v: 0 < v <= 1, "in (0, 1]"),
+    "floor": (Real, lambda v: 0 <= v < 1, "in [0, 1)"),
+    "smoothing": (Real, lambda v: 0 <= v < 1, "in [0, 1)"),
+    "max_epochs": (Real, lambda v: 0 < v < math.inf, "finite and > 0, or None"),
+    "evaluation_tokens": (Integral, lambda v: v >= 1, "a whole number >= 1"),
+}
+"""Setting of `Online` -> its kind, what holds of it, and that in words."""
 
 
 @dataclass(frozen=True)
@@ -192,29 +253,26 @@ class Online:
     evaluation_tokens: int = 4096
 
     def __post_init__(self):
-        weights = {name: float(self.weights[name]) for name in sorted(self.weights)}
-        if not all(0 <= w < math.inf for w in weights.values()) or not any(weights.values()):
+        given = self.weights if isinstance(self.weights, Mapping) else {}
+        sound = all(
+            isinstance(name, str) and _is_number(w, Real) and 0 <= w < math.inf
+            for name, w in given.items()
+        )
+        if not sound or not any(given.values()):
             raise MixtureError(
-                f"the weights of an online mixture are {weights}; they must be finite and >= 0, "
-                "one of them > 0"
+                f"the weights of an online mixture are {self.weights!r}; they must map targets to "
+                "numbers, finite and >= 0, one of them > 0"
             )
+        weights = {name: float(given[name]) for name in sorted(given)}
         object.__setattr__(self, "weights", weights)
-        ranges = {
-            "rounds": (self.rounds >= 1, ">= 1"),
-            "probe_share": (0 < self.probe_share < 1, "in (0, 1)"),
-            "tilt": (0 < self.tilt <= 1, "in (0, 1]"),
-            "step_size": (0 < self.step_size < math.inf, "finite and > 0"),
-            "max_change": (0 < self.max_change <= 1, "in (0, 1]"),
-            "floor": (0 <= self.floor < 1, "in [0, 1)"),
-            "smoothing": (0 <= self.smoothing < 1, "in [0, 1)"),
-            "max_epochs": (self.max_epochs is None or self.max_epochs > 0, "> 0 or None"),
-            "evaluation_tokens": (self.evaluation_tokens >= 1, ">= 1"),
-        }
-        for name, (holds, rule) in ranges.items():
-            if not holds:  # also so for NaN
-                raise MixtureError(
-                    f"{name} of an online mixture is {getattr(self, name)}; it must be {rule}"
-                )
+        for name, (kind, holds, rule) in _RULES.items():
+            value = getattr(self, name)
+            if name == "max_epochs" and value is None:
+                continue
+            if not (_is_number(value, kind) and holds(value)):  # also so for NaN
+                raise MixtureError(f"{name} of an online mixture is {value!r}; it must be {rule}")
+            # One setting has one run id, whatever kind of number says it.
+            object.__setattr__(self, name, int(value) if kind is Integral else float(value))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -225,9 +283,10 @@ class Online:
         """The inverse of `to_dict`. Raises: MixtureError: an unknown setting, or a wrong one."""
         try:
             return cls(**data)
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, MixtureError):
-                raise
-            raise MixtureError(f"{dict(data)} are no settings of an online mixture: {error}") from (
-                error
-            )
+        except TypeError as error:
+            raise MixtureError(f"{data!r} are no settings of an online mixture: {error}") from error
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """Numpy's count, truth values do not."""
+    return isinstance(value, kind) and not isinstance(value, bool)

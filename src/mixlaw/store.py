@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,12 @@ class RunStore:
         """Ids of the runs that have a result, done or failed."""
         return self.storage.folders_with(RESULT)
 
+    def status(self, run_id: str) -> str:
+        """Of a run: done, failed, or missing where it has no result. Raises: as `results`."""
+        name = f"{run_id}/{RESULT}"
+        content = self.storage.read(name)
+        return MISSING if content is None else _result(content, f"{self.root}/{name}").status
+
     def unfinished(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
         """Those without a result, or without the model that they are to keep."""
         finished = self.finished()
@@ -111,8 +117,12 @@ class RunStore:
         return [spec for spec in specs if spec.run_id not in finished]
 
     def save(self, spec: RunSpec, result: RunResult) -> None:
-        found = {**vars(result), "targets": list(result.targets)}
-        found["schedules"] = [schedule.to_list() for schedule in result.schedules]
+        """Write what a run gave; what is as usual is left out."""
+        schedules = [schedule.to_list() for schedule in result.schedules]
+        found = {**vars(result), "targets": list(result.targets), "schedules": schedules}
+        for key in ("at_start", "schedules"):  # as usual: of a run that began afresh and is static
+            if not found[key]:
+                del found[key]
         data = {"spec": spec.to_dict(), "result": found}
         text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         self.storage.write(_result_file(spec), text.encode())
@@ -166,7 +176,7 @@ class RunStore:
                 row |= {f"available_tokens/{name}": tokens for name, tokens in unique.items()}
                 if result.status == DONE:
                     row |= result.targets[h]
-                    row |= {f"start/{name}": value for name, value in result.start.items()}
+                    row |= {f"start/{name}": value for name, value in result.at_start.items()}
                 rows.append(row)
         if rows and not any(row["status"] == DONE for row in rows):
             raise RunTableError(_nothing_to_learn(rows))
@@ -199,6 +209,10 @@ class RunStore:
         ]
         return sorted((int(number) for number in found if number.isdigit()), reverse=True)
 
+    def checkpoint_url(self, run_id: str, number: int) -> str:
+        """Path or URL of one checkpoint."""
+        return f"{self.root}/{_checkpoint_file(run_id, number)}"
+
     def read_checkpoint(self, run_id: str, number: int) -> contextlib.AbstractContextManager[Path]:
         """A local path with its content. Raises: StorageError: there is none of this number."""
         return self.storage.reading(_checkpoint_file(run_id, number))
@@ -225,6 +239,15 @@ class RunStore:
     def model_url(self, run_id: str) -> str:
         """Path or URL of the final model of a run."""
         return f"{self.root}/{run_id}/{MODEL}"
+
+    def located(self, start: Start) -> Start:
+        """A start whose model is here where it is no longer where it was: who moves a run folder
+        moves its models. That it is the same one its digest tells when it is read."""
+        storage, name = _file_at(start.checkpoint)
+        run_id = start.checkpoint.rpartition("/")[0].rpartition("/")[2]
+        if not run_id or name in storage.names() or name not in self.storage.names(run_id):
+            return start
+        return replace(start, checkpoint=f"{self.root}/{run_id}/{name}")
 
     def start(self, run_id: str, *, optimizer: bool = False, rewarm: float = 1.0) -> Start:
         """What a run continues that begins where this one ended; see `start_from`."""
@@ -309,8 +332,8 @@ def _result(data: bytes, file: str) -> RunResult:
         found = json.loads(data)["result"]
         targets, epochs = tuple(found["targets"]), found.get("epochs", {})
         schedules = tuple(Schedule.from_list(stages) for stages in found.get("schedules", ()))
-        start = dict(found.get("start", {}))
-        return RunResult(found["status"], targets, found["reason"], epochs, start, schedules)
+        at_start = dict(found.get("at_start", {}))
+        return RunResult(found["status"], targets, found["reason"], epochs, at_start, schedules)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunTableError(
             f"{file} is damaged ({type(error).__name__}: {error}); delete it, and the next "

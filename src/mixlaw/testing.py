@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,7 @@ class PretendSwarm:
         return cls(**{**data, "hardware": PretendHardware(**data["hardware"])})
 
     def unfinished(self, specs: Sequence[RunSpec], *, workers: int = 1) -> list[list[RunSpec]]:
-        finished = self.store.finished()
-        left = [spec for spec in specs if spec.run_id not in finished]
+        left = self.store.unfinished(specs)
         size = min(self.stack_size, -(-len(left) // workers)) if left else 1
         return [left[start : start + size] for start in range(0, len(left), size)]
 
@@ -92,7 +91,8 @@ class PretendSwarm:
         """Raises: CheckpointError, StorageError, ValueError, MemoryError: the faults asked for."""
         if int(os.environ.get("RANK", "0")):
             return  # as in a real group, the first rank claims and writes
-        claimed = worker.claim([spec.run_id for spec in stack])
+        keeping = {spec.run_id for spec in stack if spec.keep}
+        claimed = worker.claim([spec.run_id for spec in stack], keeping=keeping)
         mine = [spec for spec in stack if spec.run_id in claimed]
         starts = [max(self.store.checkpoints(run_id), default=0) for run_id in claimed]
         start = min(starts, default=self.steps_per_run)
@@ -108,6 +108,9 @@ class PretendSwarm:
                     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
                     done = {"event": "done", "pid": os.getpid(), "devices": devices}
                     self.store.append_metrics(spec.run_id, [done])
+                    if spec.keep:
+                        with self.store.save_model(spec.run_id) as path:
+                            path.write_text(spec.label)
                     self.store.save(spec, made_up_result(spec))
         finally:
             worker.release(claimed)
@@ -199,10 +202,12 @@ MakeSwarm = Callable[..., PretendSwarm]
 
 
 def _check_outcomes(launcher: Launcher, make_swarm: MakeSwarm, patience_seconds: float) -> None:
-    """More works than slots all end, each once; a dying worker, a bug and an error stay apart."""
+    """More works than slots all end, each once; a dying worker, a bug and an error stay apart; a
+    run that is to keep its model does."""
     faults = {"r001": "kill", "r002": "error", "r003": "bug", "r004": "exit"}
     swarm = make_swarm(faults=faults)
     specs = pretend_specs(2 * launcher.slots + 5)
+    specs[0] = replace(specs[0], keep=True)
     tickets = launcher.submit([Work(swarm, (spec,)) for spec in specs])
     _hold(len(set(tickets)) == len(specs), f"tickets {tickets} of {len(specs)} works: one for each")
     ended = _poll(launcher, len(tickets), patience_seconds)
@@ -218,6 +223,8 @@ def _check_outcomes(launcher: Launcher, make_swarm: MakeSwarm, patience_seconds:
             f"{fault or 'no fault'} gave {outcome}; only what a user must mend is an error",
         )
         _hold((spec.run_id in results) == (fault is None), f"run {spec.label}: {outcome}")
+    kept = swarm.store.models()
+    _hold(kept == {specs[0].run_id}, f"models of {kept}; r000 alone was to keep its own")
     _hold("Delete it" in str(by_label["r002"].error), "the message of an error was lost")
     again = launcher.submit([Work(swarm, (specs[0], *specs[5:]))])
     _hold(_poll(launcher, 1, patience_seconds) == {again[0]: Outcome()}, "a finished work again")

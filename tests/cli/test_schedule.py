@@ -14,7 +14,15 @@ from scipy import stats
 
 from mixlaw.cli import show_schedule
 from mixlaw.mixture import Mixture
-from mixlaw.report.schedule_words import BETTER, NOISE, WORSE, is_better, seed_interval, seeds_say
+from mixlaw.report.schedule_words import (
+    BETTER,
+    NOISE,
+    WORSE,
+    advice,
+    is_better,
+    seed_interval,
+    seeds_say,
+)
 from mixlaw.schedule import Schedule
 from mixlaw.study import Study
 from mixlaw.study.schedule_verification import Adapted, ScheduleVerification
@@ -60,6 +68,21 @@ def test_as_json(decided):
     assert found["recommended"] == found["staged"]["schedule"]
     assert found["forms"]["dose"]["error"] == pytest.approx(1)
     assert found["forms"]["recency"]["mae"]["loss/web"] > 0
+
+
+@pytest.mark.parametrize("command", [("fit",), ("edit", "--remove", "books")])
+def test_what_works_on_static_rows_says_so(decided, command):
+    found = run(command[0], decided[0], *command[1:])
+    assert "10 rows changed their mixture during training: they are left out here" in found.stdout
+
+
+def test_targets_that_no_staged_run_measured_are_blank(tmp_path):
+    unmeasured = [{**row, "loss/books": None} for row in staged_rows()]
+    found = run("schedule", write_study(tmp_path, static_rows() + unmeasured), "--json")
+    assert found.returncode == 0, found.stderr
+    data = json.loads(found.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert data["forms"]["recency"]["mae"]["loss/books"] is None
+    assert data["staged"]["targets"]["loss/books"]["half_width"] is None
 
 
 def test_status_knows_the_step(decided):
@@ -134,12 +157,28 @@ def test_what_was_trained_stands_above_the_forecast(decided, capsys):
     assert is_better(found, None)
 
 
+def test_a_schedule_that_loses_to_its_own_dose_is_not_advised(decided):
+    found = Study(decided[0]).schedule_decision()
+    assert found is not None
+    gains = {
+        "static": Gain(0.03, (0.02, 0.0201), None, False),
+        "same dose": Gain(0.04, (-0.03, -0.0301), 1.0, True),
+    }
+    verified = ScheduleVerification(Verification({}, gains))
+    assert not is_better(found, verified)
+    assert "Keep one mixture, and look at that of the schedule's dose" in advice(found, verified)
+    gains["same dose"] = Gain(0.04, (0.01, 0.0101), 1.0, True)
+    assert is_better(found, verified)
+    assert advice(found, verified).startswith("Change the mixture during training: trained at")
+
+
 def test_mistakes_are_told_in_one_line(decided, tmp_path):
     folder, _ = decided
     for arguments, told in (
         ((folder, "--online"), "--online trains online runs beside those of --verify"),
         ((folder, "--verify"), "works from the table runs.csv"),
-        ((write_study(tmp_path, static_rows()),), "no finished run changed its mixture"),
+        ((write_study(tmp_path / "a", static_rows()),), "no finished run changed its mixture"),
+        ((write_study(tmp_path / "b", staged_rows()),), "changed its mixture during training, and"),
     ):
         found = run("schedule", *arguments)
         assert found.returncode == 1

@@ -47,13 +47,14 @@ def test_the_critical_share_of_a_known_truth(made):
         assert found.low <= 0.4 <= found.high
         assert (found.binding, found.end, found.extrapolates) == ("loss/web", None, ())
     assert set(laws.held_out_error) == set(FORMS)
-    errors = {name: np.mean(form.error) for name, form in laws.forms.items()}
-    assert min(errors, key=lambda name: errors[name]) == laws.form
+    assert not laws.aside
+    assert laws.ranked[0] == laws.form
     assert laws.rivals[0] == laws.form
 
 
-def test_intervals_hold_another_seed_of_made_runs(made):
-    """The figures are in benchmarks/continual; here only that they are no fiction."""
+def test_intervals_hold_the_crossing_of_a_further_run(made):
+    """Of runs of one seed each with an error of its own; 90 % are asked for. The figures of more
+    runs are in benchmarks/continual; here only that the intervals are no fiction."""
     held = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -65,7 +66,11 @@ def test_intervals_hold_another_seed_of_made_runs(made):
             RunTable.from_rows(rows), new=["code"], base=made.base, candidates=["exponential"]
         )
         found = laws.critical()
-        held += found.low <= 0.4 <= found.high
+        # A further run is the truth shifted by an error of its own, which moves where it crosses.
+        grid = np.linspace(0, 1, 2001)
+        further = made.old_loss(grid) + 0.003 * np.random.default_rng(100 + seed).normal()
+        crossing = grid[np.argmax(further > made.base["loss/web"])]
+        held += found.low <= crossing <= found.high
         assert 0.01 < found.high - found.low < 0.5
     assert held >= 6
 
@@ -198,6 +203,14 @@ BAD = {
         lambda m: {"base": m.base | {"loss/web": float("nan")}},
         "must be finite and > 0",
     ),
+    "a base of no column": (
+        lambda m: {"base": m.base | {"loss/weeb": 3.0}},
+        r"base names \['loss/weeb'\]",
+    ),
+    "a base beside another in the table": (
+        lambda m: {"rows": with_column(m.rows(), "start/loss/web", lambda row: 2.9)},
+        r"'loss/web' is given as 3, and column start/loss/web has 2.9",
+    ),
     "an unknown domain": (lambda m: {"new": ["law"]}, r"\['law'\] are not in the table"),
     "nothing old": (lambda m: {"new": ["web", "code"]}, "leave at least one old one"),
     "nothing new": (lambda m: {"new": []}, "at least one new domain"),
@@ -217,6 +230,16 @@ BAD = {
     "an unknown target": (lambda m: {"targets": ["loss/x"]}, "no target 'loss/x'"),
     "a strange side": (lambda m: {"targets": {"loss/web": "base"}}, "must be one of"),
     "an unknown form": (lambda m: {"candidates": ["cubic"]}, "no continual form"),
+    "an unknown form beside a known one": (
+        lambda m: {"candidates": ["power", "cubic"]},
+        "no continual form",
+    ),
+    "forms in a string": (lambda m: {"candidates": "power"}, "give a list"),
+    "no form": (lambda m: {"candidates": []}, "give a list"),
+    "a form twice": (lambda m: {"candidates": ["power", "power"]}, "named twice"),
+    "a target in a string": (lambda m: {"targets": "loss/web"}, "in a list"),
+    "no targets": (lambda m: {"targets": []}, "in a list"),
+    "a target twice": (lambda m: {"targets": ["loss/web", "loss/web"]}, "each once"),
     "a target measured at two shares": (
         lambda m: {
             "rows": with_column(
@@ -227,7 +250,7 @@ BAD = {
     ),
     "a constant target": (
         lambda m: {"rows": with_column(m.rows(), "loss/code", lambda row: 2.4)},
-        "is constant",
+        r"no form could be fitted: 'loss/code' is constant [^;]*; check the column[^;]*$",
     ),
     "a schedule": (
         lambda m: {
@@ -293,3 +316,43 @@ def test_targets_of_no_side_need_to_be_told(made):
     )
     assert told.critical().binding == "loss/books"
     assert not told.refused
+
+
+def test_a_form_that_turns_beyond_the_trained_shares_is_not_relied_on(made, rng):
+    """Rows made by d-cpt, whose old loss falls again where hardly any replay is left."""
+    axes = {"train_tokens": float(np.exp(np.mean(np.log(TOKENS))))}
+    form = made.form("d-cpt", axes)
+    share, tokens = (g.ravel() for g in np.meshgrid((0, 0.1, 0.2, 0.3, 0.4, 0.5), TOKENS))
+    at = ContinualPoints(np.stack([1 - share, share], axis=1), np.full(24, np.nan), tokens)
+    truth = form.draw(at, rng, spread=0.0)
+    truth[0] = truth[1]
+    ratio = form.both.value(truth, at)
+    rows = [
+        {"run": str(x), "weight/web": 1 - x, "weight/code": x, "train_tokens": d}
+        | {"loss/web": 3 * y + 3 * x * (0.9 - x), "loss/code": 2.5 * new}
+        for x, d, y, new in zip(share, tokens, *ratio, strict=True)
+    ]
+    laws = fit_continual(RunTable.from_rows(rows), new=["code"], base=made.base)
+    assert "loss/web" in laws.turning("d-cpt")
+    assert "turns around beyond the trained shares, 0 to 0.5" in laws.aside["d-cpt"]
+    assert "d-cpt" not in laws.rivals
+    assert "d-cpt" in laws.held_out_error
+    alone = fit_continual(
+        RunTable.from_rows(rows), new=["code"], base=made.base, candidates=["d-cpt"]
+    )
+    assert alone.form == "d-cpt"
+    assert any("turns around" in warning for warning in alone.warnings)
+
+
+def test_compositions_that_no_run_was_near_are_flagged(made):
+    rows = []
+    for k, row in enumerate(made.rows(np.linspace(0, 0.9, 12))):
+        part, web = (0.05, 0.95)[k % 2], row["weight/web"]
+        row |= {"weight/web": web * part, "weight/books": web * (1 - part)}
+        rows.append(row | {"loss/web": row["loss/web"] + 0.1 * web * (0.5 - part)})
+    laws = fit_continual(RunTable.from_rows(rows), new=["code"], base=made.base)
+    assert laws.varied_sides == ("old",)
+    assert laws.critical().extrapolates == ("composition",)
+    near = laws.continuing(old=laws.composition["old"].replace(web=0.9))
+    assert near.critical().extrapolates == ()
+    assert near.composition["old"]["books"] == pytest.approx(0.1)

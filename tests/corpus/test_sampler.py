@@ -219,16 +219,18 @@ def test_a_schedule_begins_its_stages_at_the_nearest_steps():
     schedules = [
         Schedule.static(b),
         Schedule.of([(0.8, a), (0.2, b)]),
-        Schedule.of([(0.5, b), (0.496, a), (0.004, b)]),
+        Schedule.of([(0.5, b), (0.48, a), (0.02, b)]),
     ]
     segments = Segments.of(schedules, ["x", "w"], num_steps=44)
-    assert segments.first_steps.tolist() == [0, 22, 35, 44]
+    assert segments.first_steps.tolist() == [0, 22, 35, 43]
     assert segments.proportions[:, :, 0].tolist() == [
         [0.5, 0, 0.5],
         [0.5, 0, 0],
         [0.5, 0.5, 0],
         [0.5, 0.5, 0.5],
     ]
+    with pytest.raises(MixtureError, match=r"40 steps would give .* \[20, 20, 0\] of them"):
+        Segments.of([Schedule.of([(0.5, b), (0.49, a), (0.01, b)])], ["x", "w"], num_steps=40)
     parts = [(first, stop) for first, stop, _ in segments.within(10, 40)]
     assert parts == [(10, 22), (22, 35), (35, 40)]
 

@@ -23,6 +23,7 @@ from mixlaw.launch.local import LocalLauncher
 from mixlaw.launch.work import Outcome
 from mixlaw.runs import FAILED, RunResult
 from mixlaw.storage import LocalStorage
+from mixlaw.store import RunStore
 from mixlaw.testing import (
     PretendHardware,
     PretendSwarm,
@@ -354,3 +355,53 @@ def test_outcomes_that_a_launcher_repeats_or_loses_do_no_harm(swarm):
     with Pessimist(device="cpu", workers=2) as launcher:
         assert train_swarm(swarm, specs, launcher) == {}
     check_results(swarm, specs)
+
+
+# Models to keep
+
+
+@pytest.fixture
+def kept(swarm):
+    """A run that has its result, and is to keep its model now."""
+    (spec,) = pretend_specs(1)
+    swarm.store.save(spec, made_up_result(spec))
+    return replace(spec, keep=True)
+
+
+def test_a_run_that_dies_for_its_model_is_given_up(swarm, launcher, kept, monkeypatch):
+    submit, works = launcher.submit, []
+
+    def counted(more):
+        works.extend(more)
+        assert len(works) <= 3, "it was to be given up by now"
+        return submit(more)
+
+    monkeypatch.setattr(launcher, "submit", counted)
+    missing = train_swarm(replace(swarm, faults={"r000": "kill"}), [kept], launcher)
+    assert set(missing) == {kept.run_id}
+    assert len(works) == 3
+    check_results(swarm, [kept])
+
+
+def test_a_run_that_dies_for_its_model_goes_on_from_its_checkpoints(swarm, launcher, kept):
+    # As above: at 20, 27 and 32 of 40 steps, and so further each time.
+    swarm = replace(swarm, steps_per_run=40, faults={"r000": "exit:3"})
+    assert train_swarm(swarm, [kept], launcher, max_attempts=2) == {}
+    assert swarm.store.models() == {kept.run_id}
+
+
+def test_what_lacks_its_model_at_the_end_is_told(swarm, launcher, kept, monkeypatch):
+    monkeypatch.setattr(RunStore, "models", lambda store: set())
+    assert set(train_swarm(swarm, [kept], launcher, max_attempts=1)) == {kept.run_id}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_that_is_asked_for_twice_keeps_its_model_if_once_it_should(swarm, launcher, order):
+    (plain,) = pretend_specs(1)
+    asked = [plain, replace(plain, keep=True)][::order]
+    for spec in asked:
+        write_swarm(swarm, [spec])
+    assert [spec.keep for spec in read_swarm(swarm.runs)[1]] == [True]
+    assert train_swarm(swarm, asked, launcher) == {}
+    assert swarm.store.models() == {plain.run_id}
+    assert times_trained(swarm.store, [plain]) == [1]

@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mixlaw.errors import MissingExtraError, StudyError
 from mixlaw.launch.tracking import TRACKERS, Follower, open_trackers
-from mixlaw.launch.tracking.base import Event, Point, events, points
+from mixlaw.launch.tracking.base import Event, Point, describe, events, points
 from mixlaw.launch.tracking.wandb import WeightsAndBiases, _held, _records
 from mixlaw.mixture import Mixture
-from mixlaw.runs import DONE, FAILED, RunResult, RunSpec
+from mixlaw.runs import DONE, FAILED, RunResult, RunSpec, Start
+from mixlaw.schedule import Online, Schedule
 from mixlaw.store import RunStore
 
 HORIZONS = (4000, 8000)
@@ -186,6 +188,52 @@ def test_a_result_stands_in_for_evaluations_that_no_line_tells():
     assert (first.tokens, first.values) == (4000, {"eval/loss/web": 0.2, "eval/loss/c++": 0.4})
     assert second.tokens == 8000
     assert points(spec(), [], RunResult(FAILED, (), "diverged")) == []
+
+
+def test_what_an_online_run_decided_is_told():
+    mixture, kept = {"web": 0.6251, "c++": 0.3749}, "a target was not finite; it is kept"
+    lines = [line(40), {"event": "mixture", "step": 42, "mixture": mixture, "reason": ""}]
+    lines.append({"event": "mixture", "step": 60, "mixture": mixture, "reason": kept})
+    assert [event.text for event in events(lines)] == [
+        "step 42: mixture web 0.625, c++ 0.375",
+        f"step 60: mixture web 0.625, c++ 0.375, {kept}",
+    ]
+
+
+def test_losses_before_the_first_step_of_a_continued_run_are_points():
+    first, *_ = points(spec(), [], replace(RESULT, at_start={"loss/web": 3.0}))
+    assert (first.series, first.tokens, first.values) == ("eval", 0, {"eval/loss/web": 3.0})
+
+
+def test_what_runs_are_told_apart_by():
+    plain = describe(spec())
+    assert plain["share/c++"] == 0.25
+    assert not [key for key in plain if key.startswith(("stage", "start", "online"))]
+    stages = [(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"web": 0.5, "c++": 0.5}))]
+    staged = describe(replace(spec(), schedule=Schedule.of(stages)))
+    assert staged["stage/1/of_training"] == 0.5
+    assert (staged["stage/1/share/web"], staged["stage/2/share/c++"]) == (1.0, 0.5)
+    continued = describe(replace(spec(), start=Start("base", "0123456789abcdef", True, 0.5)))
+    told = {key: value for key, value in continued.items() if key not in plain}
+    assert told == {"start/model": "0123456789ab", "start/rewarm": 0.5, "start/optimizer": True}
+    online = describe(replace(spec(), online=Online({"loss/web": 2.0}, rounds=4)))
+    assert (online["online/rounds"], online["online/weight/loss/web"]) == (4, 2.0)
+    for facts in (staged, continued, online):
+        assert all(isinstance(value, str | int | float) for value in facts.values())
+
+
+@REAL
+def test_a_run_of_a_schedule_and_a_start_is_taken_by_every_tool(name, tmp_path, tools):
+    stages = [(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"web": 0.5, "c++": 0.5}))]
+    start = Start("base", "0123456789abcdef", rewarm=0.5)
+    run = replace(spec(), schedule=Schedule.of(stages), start=start)
+    store = RunStore(tmp_path / "runs")
+    store.append_metrics(run.run_id, BEFORE)
+    store.save(run, replace(RESULT, at_start={"loss/web": 3.0}))
+    with follow(store, [run], tools, name):
+        pass
+    curves, _ = read(name, tools, run)
+    assert curves["eval/loss/web"] == [(0, 3.0), *CURVES["eval/loss/web"]]
 
 
 @REAL
@@ -440,7 +488,8 @@ def test_a_damaged_result_is_said_and_ends_nothing(tmp_path):
         store.save(run, RESULT)
         follower.advance()
     (note,) = notes
-    assert "could not be tracked" in note and f"{run.run_id}/run.json" in note.replace("\\", "/")
+    assert "could not be tracked" in note
+    assert f"{run.run_id}/run.json" in note.replace("\\", "/")
     assert [told[0] for told in tracker.told] == ["begin", "log", "finish"]
 
 

@@ -162,6 +162,21 @@ def test_a_table_from_arrays_is_checked_too(swarm, loss):
         fit_laws(replace(swarm, values=values), candidates=LAWS)
 
 
+@pytest.mark.parametrize("column", ["start", "rewarm"])
+def test_rows_that_continue_a_model_are_refused(swarm, column):
+    """Their losses are not those of the mixture: half of them came with the model."""
+    column_of = getattr(swarm, column).copy()
+    column_of[:8] = 3.0
+    runs = replace(swarm, **{column: column_of})
+    message = r"8 of 30 rows continue a trained model .*`mixlaw continual`"
+    with pytest.raises(FitError, match=message):
+        fit_laws(runs, candidates=LAWS)
+    with pytest.raises(FitError, match=message):
+        fit(make("m4"), runs, target="loss/x")
+    assert len(runs.continued()) == 8
+    assert not len(swarm.continued())
+
+
 MILLION = """
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))

@@ -28,6 +28,7 @@ from mixlaw.plan.edits import (
 )
 from mixlaw.plan.reuse import UnitLaw, carry_runs, freeze, refit
 from mixlaw.runs import RunTable
+from mixlaw.schedule import Schedule
 
 NAMES = ("web", "code", "books", "wiki", "math")
 DOMAINS = [Domain(name, available_tokens=1000 * (j + 1)) for j, name in enumerate(NAMES)]
@@ -257,6 +258,17 @@ def test_added_domains_have_no_share_in_old_runs():
     np.testing.assert_array_equal(carried.runs.weights[:, :5], runs.weights)
     assert not carried.runs.weights[:, 5].any()
     np.testing.assert_array_equal(carried.runs.values, runs.values)
+
+
+def test_rows_of_schedules_are_not_carried():
+    """Their stages would stay in the old domains."""
+    runs = table(swarm(3))
+    schedule = Schedule.of([(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"code": 1.0}))])
+    staged = replace(runs, schedule=np.array([schedule, None, None], dtype=object))
+    shared = shared_mixtures(DOMAINS, [Merge(["code", "math"], "technical")])
+    with pytest.raises(RunTableError, match=r"1 of 3 rows are of schedules.* runs\.static\(\)"):
+        carry_runs(staged, shared)
+    assert len(carry_runs(staged.static(), shared, tolerance=0.9).runs) == 2
 
 
 @pytest.mark.parametrize("edit", [Remove("books"), Revise("books")])

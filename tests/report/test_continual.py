@@ -10,6 +10,7 @@ import pytest
 from mixlaw.errors import StudyError
 from mixlaw.report import write_report
 from mixlaw.report.continual_sections import headline
+from mixlaw.report.continual_words import range_words
 from mixlaw.report.page import render
 from mixlaw.runs import RunTable
 from mixlaw.study import Study
@@ -93,7 +94,7 @@ def test_names_are_text(tmp_path):
     [
         ("", 0.0, "good", "known within"),
         ("", -0.3, "bad", "Even replay alone"),
-        ("  tolerance: 9\n", 0.0, "good", "No trained share"),
+        ("  tolerance: 9\n", 0.0, "unclear", "No trained share is forecast to lose any"),
     ],
 )
 def test_the_verdict_follows_the_interval(tmp_path, more, shift, mood, verdict):
@@ -103,6 +104,30 @@ def test_the_verdict_follows_the_interval(tmp_path, more, shift, mood, verdict):
     head = headline(make_study(tmp_path, more=more, rows=rows).continual())
     assert (head.mood, verdict in head.verdict) == (mood, True)
     assert head.verb == "Continue on"
+
+
+def test_a_guess_is_marked_wherever_it_is_said(tmp_path):
+    head = headline(make_study(tmp_path, more="  tolerance: 9\n").continual())
+    assert head.mixture == "up to 100% code (guess)"
+    assert [tile.number for tile in head.tiles[:2]] == ["100% (guess)", "0% (guess)"]
+    assert "a guess beyond the trained shares" in head.sentences[0]
+
+
+def test_replay_that_loses_within_the_noise_is_unclear(tmp_path):
+    rows = continued_rows(noise=0.03)
+    for row in rows:
+        row["start/loss/web"] -= 0.1
+    found = make_study(tmp_path, rows=rows).continual()
+    assert found.main.critical.end == "replay"
+    head = headline(found)
+    assert (head.mood, "may lose" in head.verdict) == ("unclear", True)
+
+
+def test_ranges_are_rounded_outwards():
+    assert range_words(0.2399, 0.3001) == "23% to 31%"
+    assert range_words(0.0, 1.0) == "0% to 100%"
+    assert range_words(0.3, 0.7) == "30% to 70%"
+    assert range_words(0.0459, 0.00123) == "4.5% to 0.13%"
 
 
 def test_what_was_trained_is_in_a_table(study):

@@ -10,6 +10,7 @@ import pytest
 
 from mixlaw.errors import FitError, MixtureError
 from mixlaw.mixture import Mixture
+from mixlaw.optimize import Objective
 from mixlaw.runs import VERIFY, RunTable
 from mixlaw.schedule import Schedule
 from mixlaw.stages import FORMS, FittedStages, fit_stages
@@ -58,7 +59,10 @@ def test_one_residual_per_schedule_at_its_end(recency, lab):
     last = runs.train_tokens == lab.horizons[-1]
     expected = recency.scores["recency"].predictions[last] - runs.select(last).values
     np.testing.assert_allclose(held_out.residuals, expected)
-    np.testing.assert_array_equal(recency.sizes > 0, True)
+    judged = runs.select(last)
+    assert recency.judged.schedules(recency.domains) == list(judged.schedule)
+    static = recency.static.predict(judged.weights, lab.size, lab.horizons[-1])
+    np.testing.assert_allclose(recency.orders, expected + judged.values - static, atol=1e-9)
 
 
 def num_held_out(fitted: FittedStages) -> int:
@@ -192,8 +196,12 @@ def test_a_target_that_staged_runs_lack_has_no_interval(lab, recency):
     pair = (some[0], Schedule.static(some[0].dose))
     assert np.isinf(fitted.difference_scale(np.array([0, 0, 1.0]), pair, 1e5, 1e6))
     assert np.isinf(lab.decide(fitted).staged.targets["loss/qa"].half_width)
+    of_it = lab.decide(fitted, Objective({"loss/qa": 1.0}))
+    assert of_it.reason.startswith("static: ")
+    assert "inf" not in of_it.reason
     with pytest.raises(FitError, match="train more staged runs"):
-        fitted.own_scale(np.eye(3)[2])
+        fitted.order_error(np.eye(3)[2])
+    assert FittedStages.from_dict(json.loads(json.dumps(fitted.to_dict(), allow_nan=False)))
 
 
 def test_refusals(lab, recency):
@@ -214,6 +222,9 @@ def test_refusals(lab, recency):
     with pytest.raises(FitError, match=r"no column of \['loss/qa'\]"):
         fit_stages(fewer, recency.static)
     unknown = Schedule.of([(0.5, Mixture({"code": 1.0})), (0.5, Mixture({"poems": 1.0}))])
+    warm = replace(runs, rewarm=np.where(np.arange(len(runs)) < 3, 0.5, np.nan))
+    with pytest.raises(FitError, match=rf"3 of {len(runs)} rows continue a trained model"):
+        fit_stages(warm, recency.static)
     with pytest.raises(MixtureError, match="poems"):
         recency.predict([unknown], 1e5, 1e6)
     with pytest.raises(FitError, match="say at which scale"):

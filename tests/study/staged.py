@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def true_losses(schedule: Schedule) -> np.ndarray:
 
 def row(schedule: Schedule, rng: np.random.Generator) -> dict:
     losses = true_losses(schedule) + rng.normal(0, NOISE, 3)
-    found = {f"weight/{name}": share for name, share in schedule.dose.items()}
+    found: dict[str, Any] = {f"weight/{name}": p for name, p in schedule.dose.items()}
     found |= {f"loss/{name}": loss for name, loss in zip(NAMES, losses.tolist(), strict=True)}
     found |= {"score/quiz": 0.5, "train_tokens": TRAIN_TOKENS}
     if not schedule.is_static:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from mixlaw.continual import FORMS
-from mixlaw.errors import FitError, MixlawError, StudyError
+from mixlaw.errors import MixlawError, StudyError
 from mixlaw.files import read_json
 from mixlaw.mixture import Mixture
 from mixlaw.runs import RunTable
+from mixlaw.store import model_facts, start_from
 from mixlaw.study import Study, load_config
 from mixlaw.study.continual_answer import ContinualAnswer
 from mixlaw.study.continuing import BASE, Continuing
@@ -160,8 +161,93 @@ def test_base_losses_may_stand_in_the_study_file(tmp_path):
     assert given.continual().main.critical.share == columns.main.critical.share
     (tmp_path / "c").mkdir()
     without = table_study(tmp_path / "c", rows=continued_rows(start=False))
-    with pytest.raises(FitError, match=r"start/<target>"):
+    with pytest.raises(StudyError, match=r"c/study.yaml: .*start/<target>.*base: \{losses: "):
         without.continual()
+
+
+def given_base(**change) -> str:
+    losses = {target: loss for target, loss in (BASE_LOSSES | change).items() if loss}
+    told = ", ".join(f"{target}: {loss}" for target, loss in losses.items())
+    return f"  base: {{losses: {{{told}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            given_base(**{"loss/books": 0}),
+            r"losses lacks \['loss/books'\], which would not be kept",
+        ),
+        (given_base(**{"loss/boks": 2.5}), r"base.losses names \['loss/boks'\]"),
+        (given_base(**{"loss/web": 2.5}), r"'loss/web' is given as 2.5, and column start/loss/web"),
+        ("  tolerance: {loss/web: 0, loss/books: 0, loss/wbe: 3}\n", r"tolerance names .*wbe'\]"),
+        ("  tolerance: {loss/web: 0, loss/books: 0, loss/code: 3}\n", r"which would do nothing"),
+        ("  old_mixture: {web: 0.1, books: 0.9}\n", r"composed the old side alike"),
+        ("  old_mixture: {web: 0.5, code: 0.5}\n", r"old_mixture names \['code'\]"),
+        ("  new_mixture: {code: 0.5}\n", r"new_mixture: .*sum to 0.5"),
+    ],
+)
+def test_what_would_silently_protect_less_is_refused(tmp_path, more, message):
+    with pytest.raises(StudyError, match=rf"study.yaml: .*{message}") as caught:
+        table_study(tmp_path, more).continual()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_new_loss_without_a_base_is_left_out_and_said(tmp_path):
+    study = table_study(
+        tmp_path, given_base(**{"loss/code": 0}), objective="objective: {loss/web: 1}\n"
+    )
+    found = study.continual()
+    assert found.laws.targets == ("loss/web", "loss/books")
+    assert any("loss/code is left out" in note for note in found.notes)
+
+
+def test_a_constant_new_loss_does_not_stop_the_study(tmp_path):
+    rows = [row | {"loss/code": 2.0} for row in continued_rows()]
+    found = table_study(tmp_path, objective="objective: {loss/web: 1}\n", rows=rows).continual()
+    assert found.main.critical.share == pytest.approx(CRITICAL, abs=0.02)
+    assert any("loss/code is left out: it is constant" in note for note in found.notes)
+    with pytest.raises(StudyError, match="'loss/code' is constant"):
+        table_study(tmp_path, rows=rows).continual()
+
+
+def test_rows_that_continue_a_model_are_no_swarm(tmp_path):
+    study = table_study(tmp_path, rows=continued_rows(horizons=2))
+    for ask in (study.fit, study.optimize):
+        with pytest.raises(StudyError, match=r"continue a model, .* mixlaw continual"):
+            ask()
+
+
+def test_a_composition_within_a_side_may_be_asked_for(tmp_path):
+    rows = []
+    for k, row in enumerate(continued_rows()):
+        part, old = (0.2, 0.5, 0.8)[k % 3], 1 - row["weight/code"]
+        row |= {"weight/web": old * part, "weight/books": old * (1 - part)}
+        rows.append(row | {"loss/web": row["loss/web"] + 0.2 * old * (0.5 - part)})
+    mean = table_study(tmp_path, rows=rows).continual()
+    assert mean.laws.composition["old"]["web"] == pytest.approx(0.5, abs=0.01)
+    more = table_study(tmp_path, "  old_mixture: {web: 0.8, books: 0.2}\n", rows=rows).continual()
+    assert more.laws.composition["old"]["web"] == 0.8
+    assert (
+        more.main.critical.losses["loss/web"].value != mean.main.critical.losses["loss/web"].value
+    )
+    assert "composition" not in more.main.critical.extrapolates
+
+
+def test_means_skip_what_is_missing_and_count_seeds(tmp_path):
+    rows = continued_rows()
+    rows[0]["loss/books"] = None
+    rows = rows[:-1]
+    for k, row in enumerate(rows):  # what sums of weights come to
+        row["weight/code"] += 1e-12 * (k % 2)
+    found = table_study(tmp_path, rows=rows).continual()
+    shares, means, seeds = found.means(found.main.setting)
+    assert shares == pytest.approx(SHARES)
+    assert seeds == (1, 2)
+    (other,) = [r for r in rows[1:] if r["weight/code"] < 1e-9]
+    assert means["loss/books"][0] == other["loss/books"]
+    web = [row["loss/web"] for row in rows if row["weight/code"] < 1e-9]
+    assert means["loss/web"][0] == pytest.approx(np.mean(web))
 
 
 def test_one_tolerance_for_each_target(tmp_path):
@@ -227,7 +313,7 @@ def test_the_best_share_is_that_of_the_objective(tmp_path):
     assert best.end == "replay"
     best = table_study(tmp_path, objective="objective: {loss/code: 1}\n").continual().main.best
     assert best is not None
-    assert best.end == "new"
+    assert (best.share, best.end) == (SHARES[-1], "trained")
 
 
 def test_a_study_without_the_section_says_how(tmp_path):
@@ -334,6 +420,42 @@ def test_twice_is_once(continued_study):
     assert {p: p.stat().st_mtime_ns for p in continued_study.rglob("run.json")} == before
     assert (continued_study / "continual.json").read_bytes() == answer
     assert (continued_study / "continual.csv").read_bytes() == table
+
+
+def test_the_model_of_the_base_may_be_deleted_once_it_was_continued(continued_study, tmp_path):
+    (base,) = continuing(continued_study).bases().values()
+    moved = Path(shutil.move(continued_study, tmp_path / "moved"))
+    (moved / "runs" / base.run_id / "model.safetensors").unlink()
+    answer, table = (moved / "continual.json").read_bytes(), (moved / "continual.csv").read_bytes()
+    assert Study(moved).status()["steps"]["continual"] == "continual.json"
+    assert continuing(moved).trained() is not None
+    Study(moved).continual()
+    assert not list(moved.rglob("model.safetensors"))
+    assert (moved / "continual.json").read_bytes() == answer
+    assert (moved / "continual.csv").read_bytes() == table
+
+
+def test_another_model_in_its_place_is_another_base(continued_study):
+    """What the study remembers never hides a file that is there."""
+    made = continuing(continued_study)
+    (base,) = made.bases().values()
+    model = continued_study / "runs" / base.run_id / "model.safetensors"
+    digest = model_facts(model).digest
+    model.write_bytes(model.read_bytes().replace(digest.encode(), b"0" * len(digest), 1))
+    assert made.trained() is None
+    assert Study(continued_study).continual_answer() is None
+
+
+def test_a_base_is_read_once_for_each_size(continued_study, monkeypatch):
+    read = []
+
+    def counted(place, **settings):
+        read.append(place)
+        return start_from(place, **settings)
+
+    monkeypatch.setattr("mixlaw.study.continuing.start_from", counted)
+    assert len(continuing(continued_study).continued()) == 4 * 2
+    assert len(read) == 1
 
 
 def test_what_was_lost_is_trained_again_to_the_same_table(continued_study):

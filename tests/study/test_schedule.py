@@ -21,7 +21,6 @@ from mixlaw.schedule import Schedule
 from mixlaw.stages import Gain, ScheduleDecision, ScheduleForecast
 from mixlaw.study import Study, load_config
 from mixlaw.study.launching import Launching
-from mixlaw.study.schedule_config import stage_steps
 from mixlaw.study.schedule_verification import ScheduleVerification, online_start
 from mixlaw.study.staged_design import LEAST_MOVE, StagedSpace, staged_schedules
 from mixlaw.study.staging import StagedRuns
@@ -75,11 +74,6 @@ def test_one_list_of_shares_or_several(tmp_path):
 def test_a_table_trains_no_staged_runs(tmp_path):
     with pytest.raises(StudyError, match=r"\['schedule.runs'\] would do nothing"):
         load(tmp_path, STUDY + "schedule: {runs: 4}\n")
-
-
-def test_steps_of_stages_sum_to_those_of_the_run():
-    assert stage_steps((0.8, 0.2), 1680) == [1344, 336]
-    assert sum(stage_steps((1 / 3, 1 / 3, 1 / 3), 100)) == 100
 
 
 # Which staged runs
@@ -232,6 +226,13 @@ def test_what_cannot_be_answered_is_told(table_study):
         Study(table_study).schedule()
 
 
+def test_the_next_runs_keep_epoch_caps_where_no_run_has_a_size(table_study):
+    """The caps are of the decision's tokens, which the study gives, whatever the table has."""
+    asked = Study(table_study).ask(3)
+    assert all(proposal.mixture["web"] <= 0.15 + 1e-6 for proposal in asked.proposals)
+    assert asked.proposals or asked.stop
+
+
 def test_a_table_needs_no_torch(table_study):
     (table_study / "schedule.json").unlink()
     code = (
@@ -347,6 +348,19 @@ def test_a_longer_design_keeps_the_runs_of_the_shorter(scheduled_study):
     after = StagedRuns(Study(file)._own_runs).design(optimum)
     assert (len(before), len(after)) == (6, 8)
     assert after[:6] == before
+
+
+def test_a_decision_is_not_current_while_staged_runs_are_missing(scheduled_study, here):
+    """More runs are asked for, and the study is stopped before they are trained."""
+    file = scheduled_study.file
+    file.write_text(file.read_text().replace("runs: 6", "runs: 8"))
+    assert Study(file).schedule_decision() is None
+    StagedRuns(Study(file)._own_runs).design(scheduled_study.optimize().recommended)
+    assert Study(file).schedule_decision() is None
+    assert Study(file).status()["steps"]["schedule"] is None
+    found = Study(file).schedule()
+    assert len(here.trained) == 2
+    assert Study(file).schedule_decision() == found
 
 
 def test_a_schedule_is_verified_and_online_runs_beside_it(scheduled_study, here):

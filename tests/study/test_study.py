@@ -194,7 +194,7 @@ class TestMatchedRepetition:
                     drawn.append((step + i, domain[:, here], start[:, here]))
                 return domain, start
 
-        monkeypatch.setattr("mixlaw.train.swarm.BatchSampler", Recording)
+        monkeypatch.setattr("mixlaw.train.stack.BatchSampler", Recording)
         spec = next(spec for spec in study.design() if spec.mixture["digits"] > 0.1)
         train_here(study, [spec])
         # A branch draws its last steps again when the trunk goes on over them.

@@ -23,6 +23,7 @@ from mixlaw.launch.tracking.base import points  # noqa: E402
 from mixlaw.launch.work import Work  # noqa: E402
 from mixlaw.mixture import Mixture  # noqa: E402
 from mixlaw.runs import DONE, FAILED, RunSpec, RunTable, Start  # noqa: E402
+from mixlaw.schedule import Online  # noqa: E402
 from mixlaw.store import RunStore, model_facts, start_from  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
 from mixlaw.train import record  # noqa: E402
@@ -174,7 +175,7 @@ def test_workers_train_what_continues_a_model(store, bases, swarm):
     write_swarm(swarm, specs)
     assert work_until_done(swarm.runs, workers=1) == {}
     found = swarm.store.results(specs)
-    assert [found[s.run_id].start for s in specs] == [store.load(b).targets[-1] for b in bases]
+    assert [found[s.run_id].at_start for s in specs] == [store.load(b).targets[-1] for b in bases]
     assert swarm.store.models() == {spec.run_id for spec in specs}
     missing = replace(starts[0], checkpoint=starts[0].checkpoint + "-gone")
     write_swarm(swarm, [continued(bases[0], missing, seed=9)])
@@ -189,14 +190,14 @@ def test_the_losses_at_step_0_are_the_last_of_the_base(store, bases, swarm):
     starts = [store.start(spec.run_id, optimizer=k == 1) for k, spec in enumerate(bases)]
     specs = [continued(base, start) for base, start in zip(bases, starts, strict=True)]
     found = train(swarm, specs)
-    assert [dict(r.start) for r in found] == [dict(store.load(b).targets[-1]) for b in bases]
+    assert [dict(r.at_start) for r in found] == [dict(store.load(b).targets[-1]) for b in bases]
     told = [e for e in swarm.store.metrics(specs[0].run_id) if e.get("event") == "evaluated"]
     assert [line["step"] for line in told] == [0, 10, 20, 40]
-    assert (told[0]["horizon"], told[0]["targets"]) == (0, found[0].start)
+    assert (told[0]["horizon"], told[0]["targets"]) == (0, found[0].at_start)
     tracked = points(specs[0], swarm.store.metrics(specs[0].run_id), found[0])
     evaluated = [point.tokens for point in tracked if point.series == "eval"]
     assert evaluated == [0, *specs[0].horizon_tokens]
-    assert all(result.start == {} for result in map(store.load, bases))
+    assert all(result.at_start == {} for result in map(store.load, bases))
 
 
 def test_the_table_has_what_each_run_began_with(store, bases, swarm, tmp_path):
@@ -206,7 +207,7 @@ def test_the_table_has_what_each_run_began_with(store, bases, swarm, tmp_path):
     runs = swarm.store.table(specs, ["abc", "digits", "words"])
     np.testing.assert_array_equal(runs.rewarm, [0.5] * 3 + [2.0] * 3)
     column = runs.targets.index("bpb/abc")
-    expected = [result.start["bpb/abc"] for result in found for _ in range(3)]
+    expected = [result.at_start["bpb/abc"] for result in found for _ in range(3)]
     np.testing.assert_array_equal(runs.start[:, column], expected)
     runs.write(tmp_path / "runs.csv")
     again = RunTable.read(tmp_path / "runs.csv")
@@ -221,7 +222,7 @@ def test_what_is_carried_on_decides_the_losses(store, bases, swarm):
     assert len({spec.run_id for spec in specs}) == 3
     assert len(swarm.unfinished(specs)) == 2  # one learning rate in a stack
     first, second, third = train(swarm, specs)
-    assert first.start == second.start == third.start
+    assert first.at_start == second.at_start == third.at_start
     last = [result.targets[-1]["loss/abc"] for result in (first, second, third)]
     assert len(set(last)) == 3
 
@@ -237,6 +238,21 @@ def test_where_the_model_lies_decides_nothing(store, bases, swarm, tmp_path):
     assert train(swarm, [one]) == train(elsewhere, [other])
 
 
+def test_a_run_folder_that_was_moved_takes_its_models_along(swarm, bases, tmp_path):
+    train(swarm, bases[:1])
+    start = swarm.store.start(bases[0].run_id)
+    spec = continued(bases[0], start)
+    write_swarm(swarm, [*bases[:1], spec])
+    shutil.move(swarm.runs, tmp_path / "moved")
+    assert work_until_done(str(tmp_path / "moved"), workers=1) == {}
+    moved = RunStore(tmp_path / "moved")
+    assert moved.load(spec).at_start == moved.load(bases[0]).targets[-1]
+    other = replace(spec, seed=8, start=replace(start, digest="0" * 64))
+    refused = replace(swarm, runs=str(tmp_path / "moved"))
+    with pytest.raises(TrainError, match="it was replaced since"):
+        train(refused, [other])
+
+
 def test_a_model_in_a_bucket(store, bases, swarm, storage_url):
     bucket, run_id = RunStore(storage_url), bases[0].run_id
     with bucket.save_model(run_id) as path:
@@ -245,7 +261,7 @@ def test_a_model_in_a_bucket(store, bases, swarm, storage_url):
     assert start.checkpoint == f"{storage_url}/{run_id}/model.safetensors"
     spec = continued(bases[0], start)
     assert train(swarm, [RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))])
-    assert swarm.store.load(spec).start == store.load(bases[0]).targets[-1]
+    assert swarm.store.load(spec).at_start == store.load(bases[0]).targets[-1]
 
 
 def test_rewarming_scales_every_rate(store, bases, swarm):
@@ -309,7 +325,7 @@ def test_killed_and_resumed_gives_the_same_bits(
         for place in own:
             place.unlink()
     assert train(swarm, specs) == expected
-    assert [result.start for result in expected] == [store.load(b).targets[-1] for b in bases]
+    assert [result.at_start for result in expected] == [store.load(b).targets[-1] for b in bases]
     facts = [model_facts(swarm.store.model_url(spec.run_id)) for spec in specs]
     assert facts == [model_facts(undisturbed.store.model_url(spec.run_id)) for spec in specs]
     assert [fact.updates for fact in facts] == [80, 40, 80]
@@ -395,6 +411,19 @@ def test_a_model_that_is_not_there(store, bases, swarm, tmp_path):
     refused(swarm, continued(bases[0], start), StorageError, r"has no file no\.safetensors")
     with pytest.raises(StorageError, match="has no file model"):
         store.start("unknown")
+
+
+def test_runs_that_cannot_train_in_one_stack(store, bases, swarm):
+    start = store.start(bases[0].run_id)
+    plain, weights = replace(bases[0], keep=False), continued(bases[0], start)
+    slow = continued(bases[0], replace(start, rewarm=0.5))
+    short = replace(plain, horizon_tokens=plain.horizon_tokens[:1])
+    adapting = replace(plain, online=Online({"loss/abc": 1.0}, rounds=1))
+    for other in (weights, short, adapting, replace(weights, start=slow.start)):
+        pair = [plain if other.start != slow.start else weights, other]
+        with Worker(swarm.store) as worker, pytest.raises(TrainError, match="in one stack: they"):
+            swarm.train(pair, worker)
+    assert swarm.store.finished() == set()
 
 
 def test_a_model_that_was_replaced(store, bases, swarm):

@@ -21,8 +21,11 @@ from mixlaw.errors import MixtureError, TrainError  # noqa: E402
 from mixlaw.mixture import Mixture  # noqa: E402
 from mixlaw.runs import DONE, RunResult, RunSpec  # noqa: E402
 from mixlaw.schedule import Online, Schedule  # noqa: E402
+from mixlaw.store import RunStore  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
-from mixlaw.train import record  # noqa: E402
+from mixlaw.train import devices, record  # noqa: E402
+from mixlaw.train.evaluate import Evaluator  # noqa: E402
+from mixlaw.train.feed import Feed, _Ahead  # noqa: E402
 from mixlaw.train.online import OnlineJob, OnlineMixtures  # noqa: E402
 from mixlaw.train.probes import Bursts, bounded, fit_law, trust  # noqa: E402
 from mixlaw.train.swarm import Swarm  # noqa: E402
@@ -238,6 +241,103 @@ def test_a_broken_probe_keeps_the_mixture_of_its_member_alone():
     np.testing.assert_array_equal([m[1] for m in found], [m[1] for m in expected])
 
 
+def reasons(toy: Toy) -> list[str]:
+    """Of the first member, of all decisions."""
+    found = []
+    while toy.step < TRUNK:
+        found += [decided["reason"] for decided in toy.online.look(toy.step, None)[:1]]
+        toy.step = min(TRUNK, toy.online.next_look or TRUNK)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mixture", "options", "told"),
+    [
+        ([1 / 3, 1 / 3, 1 / 3], {}, ""),
+        ([0.0, 1.0, 0.0], {}, "only one domain has a share, so there is nothing to adapt"),
+        ([0.4, 1 / 3, 4 / 15], {"max_epochs": 0.43}, "max_epochs left no room for probes"),
+        ([0.2, 0.3, 0.5], {"floor": 0.9}, "no share may fall: none is above the floor, 0.9"),
+        ([0.2, 0.3, 0.5], {"broken_at": range(400)}, "a target was not finite in the probes"),
+    ],
+)
+def test_a_mixture_that_does_not_move_says_why(mixture, options, told):
+    toy = Toy(ONE_HELPS, [mixture], **options)
+    found = reasons(toy)
+    assert len(found) == 8
+    assert all(reason.startswith(told) if told else not reason for reason in found)
+    np.testing.assert_allclose(toy.online.mixtures[0], mixture, atol=1.0 if not told else 1e-9)
+
+
+def test_bounds_that_no_mixture_keeps_are_told(monkeypatch):
+    monkeypatch.setattr("mixlaw.train.online.bounded", lambda *rows: None)
+    toy = Toy(ONE_HELPS, EVEN, rounds=2)
+    assert reasons(toy) == [
+        "max_epochs leaves no mixture to move to",
+        "max_epochs left no room for probes",
+    ]
+
+
+def first_moves(law, mixture, **options) -> np.ndarray:
+    """Log of the wanted change of each share, by the first decision, up to a constant."""
+    toy = Toy(law, [mixture], max_change=1.0, floor=0.0, rounds=2, **options)
+    found = np.log(toy.train()[0][0] / mixture)
+    return found - found.mean()
+
+
+PULLING = [[3e-4, 0.0, 1e-4], [0.0, 3e-4, 1e-4]]
+"""Two targets: each falls with a domain of its own, both a little with the third."""
+
+
+def test_the_weights_of_targets_that_pull_apart_decide_the_way():
+    mixture = np.array([1 / 3, 1 / 3, 1 / 3])
+    one, even, other = (
+        first_moves(PULLING, mixture, weights={"loss/0": a, "loss/1": b})
+        for a, b in ((3.0, 1.0), (1.0, 1.0), (1.0, 3.0))
+    )
+    assert one[0] > one[1] + 0.1
+    assert other[1] > other[0] + 0.1
+    assert abs(even[0] - even[1]) < 0.1 * (one[0] - one[1])
+
+
+def test_a_step_is_of_the_gains_at_the_levels_of_the_targets():
+    """A target three times as high counts as one of three times the weight."""
+
+    class High(Toy):
+        def evaluate(self, _):
+            return [{"loss/0": 3 * f["loss/0"], "loss/1": f["loss/1"]} for f in super().evaluate(_)]
+
+    mixture = [1 / 3, 1 / 3, 1 / 3]
+    high = High(PULLING, [mixture], max_change=1.0, floor=0.0, rounds=2)
+    weighed = first_moves(PULLING, mixture, weights={"loss/0": 3.0, "loss/1": 1.0})
+    found = np.log(high.train()[0][0] / mixture)
+    np.testing.assert_allclose(found - found.mean(), weighed, atol=1e-12)
+
+
+def test_a_step_has_the_size_asked_for():
+    mixture = np.array([0.2, 0.3, 0.5])
+    small, large = (first_moves(ONE_HELPS, mixture, step_size=s) for s in (0.5, 1.5))
+    np.testing.assert_allclose(large, 3 * small, atol=1e-9)
+    assert np.ptp(large) == pytest.approx(1.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [0.2, 0.7])
+def test_probes_tilt_as_far_as_asked_for_and_only_after_the_warm_up(tilt):
+    toy = Toy(ONE_HELPS, [[0.2, 0.3, 0.5]], tilt=tilt)
+    first, *bursts = toy.online.trunk.within(0, int(toy.online.edges[0][-1]))
+    np.testing.assert_array_equal(first[2][0], [0.2, 0.3, 0.5])
+    assert first[:2] == (0, WARM)
+    shares = np.array([rows[0] for *_, rows in bursts])
+    given = (shares - (1 - tilt) * np.array([0.2, 0.3, 0.5])) / tilt
+    np.testing.assert_allclose(np.sort(given, axis=1), [[0, 0, 1]] * len(given), atol=1e-12)
+    np.testing.assert_allclose(given, given[::-1], atol=1e-12)  # in mirror image
+
+
+def test_a_step_is_shrunk_by_the_trust_in_its_probes(monkeypatch):
+    full = first_moves(ONE_HELPS, EVEN[0])
+    monkeypatch.setattr("mixlaw.train.online.trust", lambda *given: 0.25)
+    np.testing.assert_allclose(first_moves(ONE_HELPS, EVEN[0]), 0.25 * full, atol=1e-9)
+
+
 def test_no_decision_depends_on_company():
     law = [[1e-4, 3e-4, 2e-4]]
     mixtures = [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.0, 0.5, 0.5]]
@@ -296,7 +396,7 @@ def test_settings_read_back_and_decide_the_run():
     [
         ({"weights": {}}, "one of them > 0"),
         ({"weights": {"loss/a": -1.0, "loss/b": 2.0}}, "finite and >= 0"),
-        ({"rounds": 0}, "rounds of an online mixture is 0; it must be >= 1"),
+        ({"rounds": 0}, "rounds of an online mixture is 0; it must be a whole number >= 1"),
         ({"probe_share": 1.0}, r"probe_share .* is 1.0; it must be in \(0, 1\)"),
         ({"step_size": math.nan}, "step_size"),
         ({"max_epochs": 0.0}, "max_epochs"),
@@ -412,13 +512,122 @@ def test_no_bit_of_an_online_run_depends_on_its_company(swarm, spec, tmp_path):
     assert [len(result.schedules) for result in together] == [2, 2, 2, 0]
 
 
+def test_two_settings_in_one_swarm_train_apart(swarm, spec, tmp_path):
+    """And what each measures its targets on is its own, after the warm-up."""
+    specs = [spec, replace(spec, online=replace(ONLINE, evaluation_tokens=512, tilt=0.9))]
+    assert swarm.unfinished(specs) == [[specs[0]], [specs[1]]]
+    found = train(elsewhere(swarm, tmp_path / "together", stack_size=4), *specs)
+    alone = [train(elsewhere(swarm, tmp_path / f"{k}"), one)[0] for k, one in enumerate(specs)]
+    assert found == alone
+    assert found[0].schedules != found[1].schedules
+    warm = swarm.sizes["3k"].recipe.warmup_steps
+    for result in found:
+        assert result.schedules[-1].starts[1] == warm / 40  # the first burst
+
+
+def test_what_is_measured_has_the_tokens_asked_for(swarm, spec, monkeypatch):
+    sizes = []
+
+    class Recording(Evaluator):
+        def __init__(self, size, *given, **more):
+            sizes.append(size.recipe.evaluation_tokens)
+            super().__init__(size, *given, **more)
+
+    monkeypatch.setattr("mixlaw.train.stack.Evaluator", Recording)
+    train(swarm, spec)
+    own = swarm.sizes["3k"].recipe.evaluation_tokens
+    assert sorted(sizes) == sorted([own, ONLINE.evaluation_tokens])
+    assert own != ONLINE.evaluation_tokens
+
+
+# With all else that a run can be
+
+
+@pytest.fixture
+def started(swarm, spec, tmp_path) -> list[RunSpec]:
+    """An online run and a scheduled one that continue a model."""
+    base = replace(spec, online=None, keep=True, seed=50)
+    other = elsewhere(swarm, tmp_path / "base")
+    train(other, base)
+    start = other.store.start(base.run_id, optimizer=True, rewarm=0.5)
+    schedule = Schedule.of([(0.3, START), (0.3, Mixture({"words": 1.0})), (0.4, START)])
+    staged = replace(spec, online=None, mixture=schedule.dose, schedule=schedule)
+    return [replace(spec, start=start, keep=True), replace(staged, start=start, keep=True)]
+
+
+def test_what_continues_a_model_may_adapt_or_follow_a_schedule(swarm, spec, started, tmp_path):
+    plain = replace(started[0], online=None, keep=False)
+    together = train(elsewhere(swarm, tmp_path / "together", stack_size=4), *started, plain)
+    assert train(elsewhere(swarm, tmp_path / "alone", stack_size=1), *started, plain) == together
+    assert [len(result.schedules) for result in together] == [2, 2, 0]
+    assert together[1].schedules[-1] == started[1].schedule
+    assert together[0].at_start == together[1].at_start == together[2].at_start != {}
+    kept = [
+        [RunStore(tmp_path / at).start(one.run_id).digest for one in started]
+        for at in ("together", "alone")
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("after_saves", [1, 5, 9])
+def test_continued_and_killed_it_gives_the_same_bits(
+    swarm, started, tmp_path, monkeypatch, which, after_saves
+):
+    spec = started[which]
+    expected = train(elsewhere(swarm, tmp_path / "undisturbed"), spec)
+    killing(monkeypatch, after_saves)
+    with pytest.raises(Killed):
+        train(swarm, spec)
+    monkeypatch.undo()
+    assert train(swarm, spec) == expected
+
+
+def test_batches_made_ahead_by_a_thread_follow_the_mixture(swarm, spec, tmp_path, monkeypatch):
+    """As on a GPU."""
+    expected = train(elsewhere(swarm, tmp_path / "unthreaded"), spec)
+
+    class Threaded(Feed):
+        def __init__(self, *given, **more):
+            super().__init__(*given, **more)
+            self.ahead = _Ahead(self._make, self.last_step)
+
+    monkeypatch.setattr("mixlaw.train.stack.Feed", Threaded)
+    for k in range(3):
+        assert train(elsewhere(swarm, tmp_path / f"{k}"), spec) == expected
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1e9])
+@pytest.mark.parametrize("broken_step", [7, 14, 27, 44])
+def test_a_fault_of_the_machine_changes_no_bit(
+    swarm, spec, tmp_path, monkeypatch, checkpoint_seconds, broken_step
+):
+    """A loss that is not finite once: in the probes, between them, in a branch."""
+    expected = train(elsewhere(swarm, tmp_path / "sound"), spec)
+    training_step, calls = devices.training_step, [0]
+
+    def faulty(*given, **more):
+        sound = training_step(*given, **more)
+
+        def step(state, tokens, rate):
+            losses, norms = sound(state, tokens, rate)
+            calls[0] += 1
+            return losses * (math.nan if calls[0] == broken_step else 1.0), norms
+
+        return step
+
+    monkeypatch.setattr(devices, "training_step", faulty)
+    found = elsewhere(swarm, tmp_path / "faulty", checkpoint_seconds=checkpoint_seconds)
+    assert train(found, spec) == expected
+    assert "restart" in {line.get("event") for line in found.store.metrics(spec.run_id)}
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing after it runs."""
 
 
-@pytest.mark.parametrize("after_saves", [*range(2, 20, 3)])
-def test_killed_and_resumed_gives_the_same_bits(swarm, spec, tmp_path, monkeypatch, after_saves):
-    expected = train(elsewhere(swarm, tmp_path / "undisturbed"), spec)
+def killing(monkeypatch, after_saves: int) -> None:
+    """Kill the process after a checkpoint."""
     real, saves = record.save_checkpoint, [0]
 
     def save(*args) -> None:
@@ -428,6 +637,12 @@ def test_killed_and_resumed_gives_the_same_bits(swarm, spec, tmp_path, monkeypat
             raise Killed
 
     monkeypatch.setattr(record, "save_checkpoint", save)
+
+
+@pytest.mark.parametrize("after_saves", [*range(2, 20, 3)])
+def test_killed_and_resumed_gives_the_same_bits(swarm, spec, tmp_path, monkeypatch, after_saves):
+    expected = train(elsewhere(swarm, tmp_path / "undisturbed"), spec)
+    killing(monkeypatch, after_saves)
     with pytest.raises(Killed):
         train(swarm, spec)
     monkeypatch.undo()

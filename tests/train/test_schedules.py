@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from mixlaw.claims import Worker  # noqa: E402
 from mixlaw.corpus import BatchSampler, load_corpus  # noqa: E402
+from mixlaw.errors import MixtureError  # noqa: E402
 from mixlaw.mixture import Mixture  # noqa: E402
 from mixlaw.runs import DONE, RunSpec  # noqa: E402
 from mixlaw.schedule import Schedule  # noqa: E402
@@ -175,7 +176,7 @@ def test_pools_are_drawn_from_evenly_across_stages(swarm, static, monkeypatch):
                 drawn[step + i] = found[0][0, here], found[1][0, here]
             return found
 
-    monkeypatch.setattr("mixlaw.train.swarm.BatchSampler", Recording)
+    monkeypatch.setattr("mixlaw.train.stack.BatchSampler", Recording)
     result = train(swarm, spec)[0]
     domain, start = (np.concatenate([drawn[step][i] for step in range(STEPS)]) for i in (0, 1))
     names = [d.name for d in load_corpus(swarm.corpus).domains]
@@ -184,6 +185,20 @@ def test_pools_are_drawn_from_evenly_across_stages(swarm, static, monkeypatch):
         assert len(windows) == min(pools[name] // 16, counts.sum())
         assert np.ptp(counts) <= 1
         assert result.epochs[name] == counts.sum() / (pools[name] // 16)
+
+
+def test_the_table_tells_no_stage_that_a_horizon_has_not_begun(swarm, static):
+    """A stage that begins at .49 of 40 steps begins at step 20, where the shorter horizon ends."""
+    spec = scheduled(static, (0.49, ABC), (0.51, WORDS))
+    train(swarm, spec)
+    table = swarm.store.table([spec], ["abc", "digits", "words"])
+    assert list(table.schedule) == [None, Schedule.of([(0.5, ABC), (0.5, WORDS)])]
+
+
+def test_a_stage_without_a_step_is_refused(swarm, static):
+    spec = scheduled(static, (0.99, ABC), (0.01, WORDS))
+    with pytest.raises(MixtureError, match=r"40 steps would give .* \[40, 0\] of them"):
+        train(swarm, spec)
 
 
 def test_the_table_tells_what_each_horizon_has_seen(swarm, static):

@@ -18,7 +18,7 @@ from mixlaw.errors import TrainError  # noqa: E402
 from mixlaw.runs import DONE, FAILED, RunSpec  # noqa: E402
 from mixlaw.store import RunStore  # noqa: E402
 from mixlaw.study import Study  # noqa: E402
-from mixlaw.train import record  # noqa: E402
+from mixlaw.train import checkpoint, record  # noqa: E402
 from mixlaw.train.swarm import Swarm  # noqa: E402
 
 
@@ -121,6 +121,35 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     told = [line["reason"] for line in events if line["event"] == "damaged"]
     assert len(told) == (2 if damage == "all" else 1)
     assert ("cut short" if damage == "cut" else "checksum") in told[0]
+
+
+def of_format(number: int, path: Path) -> None:
+    """Make a checkpoint one of another format: of the second, which had no starts, or unknown."""
+    tensors, state = checkpoint._load(path)
+    if number == checkpoint.BEFORE_STARTS:
+        del state["earlier"], state["start"]
+    checkpoint._save(path, tensors, state | {"format": number})
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_a_checkpoint_of_another_format(swarm, specs, tmp_path, monkeypatch, number):
+    """Of an older mixlaw it is gone on from; an unknown one is left as it is."""
+    expected = train(elsewhere(swarm, tmp_path / "undisturbed"), specs)
+    killing(monkeypatch, 5 * len(specs), half_way=False)
+    with pytest.raises(Killed):
+        train(swarm, specs)
+    monkeypatch.undo()
+    paths = [path for spec in specs for path in checkpoints(swarm.store, spec)]
+    for path in paths:
+        of_format(number, path)
+    if number == 2:
+        assert train(swarm, specs) == expected
+        told = swarm.store.metrics(specs[0].run_id)
+        assert {"resumed"} == {e["event"] for e in told if e.get("event") in ("resumed", "damaged")}
+    else:
+        with pytest.raises(TrainError, match=rf"{specs[0].run_id}/.* of format 4, and this mixlaw"):
+            train(swarm, specs)
+        assert all(path.exists() for path in paths)
 
 
 def test_checkpoints_go_when_the_results_are_there(swarm, specs):

@@ -202,7 +202,12 @@ def edit(
     found = opened.plan_edit(edits)
     if out is not None:
         opened.carry(edits).runs.write(out)
-    _out(found.to_dict(), as_json, lambda: show_plans.edit(found, out))
+
+    def shown() -> None:
+        show_plans.edit(found, out)
+        show.left_out(opened)
+
+    _out(found.to_dict(), as_json, shown)
 
 
 @app.command()

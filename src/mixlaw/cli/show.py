@@ -87,12 +87,22 @@ def fit(study: Study) -> None:
     for name, reasons in validation.refused.items():
         for reason in dict.fromkeys(reasons.values()):
             line(f"refused {name}: {reason}")
+    left_out(study)
     if findings:
         heading("\nRead this")
     for found in findings:
         marked(found.kind, found.text)
     told = {found.text for found in findings}
     notes([text for text in fitted.warnings if text not in told])
+
+
+def left_out(study: Study) -> None:
+    """How many rows of the table say nothing of one mixture throughout."""
+    if staged := len(study.runs().staged()):
+        line(
+            f"{staged} rows changed their mixture during training: they are left out here, and "
+            f"speak in: mixlaw schedule {study.folder}"
+        )
 
 
 SPLITS = {"scale": "new scale", "mixture": "new mixtures"}

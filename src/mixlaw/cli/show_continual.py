@@ -11,13 +11,15 @@ from mixlaw.cli.terminal import line, notes, table
 from mixlaw.report.continual_words import (
     answer_sentences,
     forecast_words,
+    mean_words,
     new_words,
     range_words,
+    seeds_words,
     setting_words,
     share_words,
     side_words,
 )
-from mixlaw.report.words import count, number_of, percent
+from mixlaw.report.words import count, percent
 
 if TYPE_CHECKING:
     from mixlaw.continual import Move
@@ -37,18 +39,14 @@ def answer(found: ContinualAnswer) -> None:
 def runs(found: ContinualAnswer) -> None:
     """What was measured at the main setting: old targets first, then new ones."""
     setting, targets = found.main.setting, found.targets
-    share, losses = found.seen(setting)
-    base = found.base(setting)
+    base, (shares, means, seeds) = found.base(setting), found.means(setting)
     rows = [["base", *(f"{base[target]:.4f}" for target in targets)]]
-    distinct, seeds = np.unique(share, return_counts=True)
-    for at in distinct:
-        means = {target: float(losses[target][share == at].mean()) for target in targets}
-        cells = (f"{mean:.4f} ({mean - base[target]:+.4f})" for target, mean in means.items())
-        rows.append([percent(at), *cells])
+    for k, share in enumerate(shares):
+        rows.append([percent(share), *(mean_words(means[t][k], base[t]) for t in targets)])
     old = side_words(found.laws.domains["old"])
     title = (
-        f"trained with {number_of(int(seeds.min()), 'seed')}, {setting_words(setting)}; in "
-        f"brackets the change from the base; the rest is replay of {old}"
+        f"trained with {seeds_words(seeds)}, {setting_words(setting)}; in brackets the change from "
+        f"the base; the rest is replay of {old}"
     )
     table([f"share of {new_words(found)}", *targets], rows, title=title)
 
@@ -118,19 +116,21 @@ def laws(found: ContinualAnswer) -> None:
     """Held-out errors of every form, side by side."""
     fitted = found.laws
     errors, targets = fitted.held_out_error, found.targets[:MOST_TARGETS]
-    ranked = sorted(fitted.forms, key=lambda name: float(np.mean(fitted.forms[name].error)))
     rows = [
         [
             ("* " if name == fitted.form else "  ") + name,
             f"{np.mean(fitted.forms[name].error):.3f}",
             *(f"{errors[name][target]:.4f}" for target in targets),
+            f"{np.nanmean(list(fitted.end_error[name].values())):.4f}",
         ]
-        for name in ranked
+        for name in fitted.ranked
     ]
     title = (
-        "laws of the share, each share held out in turn: squared error as a share of the "
-        "variance, then abs. error"
+        "laws of the share, each share held out in turn: mean absolute error of inner shares, over "
+        "the spread of the losses and by target; then of the least and the largest share"
     )
-    table(["law (* chosen)", "squared error", *targets], rows, title=title)
+    table(["law (* chosen)", "error/spread", *targets, "ends"], rows, title=title)
     for name, reason in fitted.refused.items():
         line(f"refused {name}: {reason}")
+    for name, reason in fitted.aside.items():
+        line(f"set aside {name}: {reason}")

@@ -39,7 +39,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Critical:
-    """The most new data at which no protected target rises above its base plus the tolerance.
+    """The most new data up to which no protected target rises above its base plus the tolerance.
 
     Attributes:
         share: of new data, with the interval low to high: where a further run (another seed) at
@@ -47,7 +47,8 @@ class Critical:
         level: of the interval.
         binding: the protected target that rises first; None when none does.
         end: "replay" when even pure replay is above, "never" when no share is, else None.
-        extrapolates: what lies outside the trained runs ("share", "train_tokens", ...).
+        extrapolates: what lies outside the trained runs ("share", "train_tokens", ...);
+            "composition": no run was near the mixture within a side.
         tolerance: target -> allowed rise, of each protected target.
         base: target -> the base's loss.
         losses: target -> forecast at `share`.
@@ -85,7 +86,8 @@ class Best:
     Attributes:
         share: with low to high, the range of shares that are not told from it at `level`.
         weights: target -> weight; they sum to one.
-        end: "replay" (0) or "new" (1) when it lies there, else None.
+        end: "replay" (0) or "new" (1) when it lies there, "trained" at the least or largest trained
+            share, else None.
         objective: the weighted loss at `share`.
         extrapolates, losses: as of `Critical`, of all targets.
     """

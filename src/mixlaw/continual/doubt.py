@@ -22,6 +22,7 @@ import numpy as np
 
 from mixlaw.continual.table import SHARE_DIGITS, ContinuedRuns
 from mixlaw.laws.base import FittedLaw, Law
+from mixlaw.laws.points import scale_levels
 from mixlaw.laws.problems import Problems
 
 
@@ -83,8 +84,8 @@ def _variances(table: ContinuedRuns, residual: np.ndarray, left_out: np.ndarray)
 def _cells(table: ContinuedRuns) -> np.ndarray:
     """(n,) integers, equal for rows that differ in their seed only."""
     points = table.points
-    keys = [*points.weights.T, points.num_params, points.train_tokens, table.rewarm]
-    keys = np.nan_to_num(np.stack(keys, axis=1))
+    scales = (points.num_params, points.train_tokens, table.rewarm)
+    keys = np.stack([*points.weights.T, *map(scale_levels, scales)], axis=1)
     return np.unique(np.round(keys, SHARE_DIGITS), axis=0, return_inverse=True)[1].reshape(-1)
 
 

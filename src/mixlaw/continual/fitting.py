@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from mixlaw.continual.doubt import doubt_of
 from mixlaw.continual.evidence import FittedForm, Trained
-from mixlaw.continual.forms import FEWEST_SHARES, ContinualLaw, candidates_for, make
+from mixlaw.continual.forms import FEWEST_SHARES, FORMS, ContinualLaw, candidates_for, make
 from mixlaw.continual.laws import ContinualLaws
 from mixlaw.continual.table import SIDES, ContinuedRuns, continued_runs
 from mixlaw.errors import FitError
 from mixlaw.laws.base import FittedLaw
+from mixlaw.laws.points import Axes
 from mixlaw.runs import RunTable
 
 
@@ -29,7 +32,8 @@ def fit_continual(
 
     Every form is fitted with each share held out in turn (all rows of a share together); the one
     of least error on held-out inner shares, in the mean over targets, is chosen for all targets.
-    The others that did nearly as well say how far the choice matters.
+    The others that did nearly as well say how far the choice matters. A form that turns around
+    beyond the trained shares is set aside.
 
     Args:
         runs: rows of continued runs at four shares or more; `train_tokens` are those of the
@@ -37,6 +41,7 @@ def fit_continual(
             warning, and so are rows without `start/` columns when `base` is not given.
         new: the new domains; all others are old.
         base: target -> loss of the model continued from; default: the table's `start/` columns.
+            Where both are there they must agree.
         targets: losses to fit, or a mapping to their side, "old" or "new", for those that are not
             named after a domain; default: all losses of the table.
         candidates: names from `FORMS`; default: all that suit what varies in the runs.
@@ -47,18 +52,18 @@ def fit_continual(
     table = continued_runs(runs, new, base, targets)
     forms: dict[str, FittedForm] = {}
     refused: dict[str, str] = {}
-    for name in candidates or candidates_for(table.axes):
+    for name in _names(candidates, table.axes):
         try:
             forms[name] = _fit_form(table, make(name, table.axes, table.group_side), seed)
         except FitError as error:
             refused[name] = str(error)
     if not forms:
-        raise FitError("no form could be fitted: " + "; ".join(refused.values()))
-    best = min(forms, key=lambda name: float(np.mean(forms[name].error)))
-    return ContinualLaws(
-        form=best,
+        raise FitError("no form could be fitted: " + "; ".join(dict.fromkeys(refused.values())))
+    laws = ContinualLaws(
+        form=_best(forms),
         forms=forms,
         refused=refused,
+        aside={},
         targets=table.targets,
         sides=tuple(None if s < 0 else SIDES[s] for s in table.side),
         domains=table.domains,
@@ -73,15 +78,53 @@ def fit_continual(
             losses=table.ratio * table.base,
             run=table.run,
             seed=table.seed,
+            inner_mixtures=table.inner_mixtures,
         ),
         warnings=(*table.warnings, *_warnings(table)),
     )
+    return _relied_on(laws)
+
+
+def _names(candidates: Sequence[str] | None, axes: Axes) -> Sequence[str]:
+    """The forms to fit. Raises: FitError: no list of known ones."""
+    if candidates is None:
+        return candidates_for(axes)
+    unknown = isinstance(candidates, str) or set(candidates) - set(FORMS)
+    if unknown or not len(candidates) or len(set(candidates)) < len(candidates):
+        raise FitError(
+            f"candidates={candidates!r}: no continual form is called so, or it is named twice; "
+            f"give a list of some of {list(FORMS)}"
+        )
+    return candidates
+
+
+def _best(forms: Mapping[str, FittedForm]) -> str:
+    """The form of least held-out error."""
+    return min(forms, key=lambda name: float(np.mean(forms[name].error)))
+
+
+def _relied_on(laws: ContinualLaws) -> ContinualLaws:
+    """Without forms that turn around beyond the trained shares, unless all do."""
+    low, high = laws.trained.range("share")
+    aside = {
+        name: (
+            f"its curve of {', '.join(turning)} turns around beyond the trained shares, "
+            f"{low:g} to {high:g}, where no run says so"
+        )
+        for name in laws.forms
+        if (turning := laws.turning(name))
+    }
+    kept = {name: form for name, form in laws.forms.items() if name not in aside}
+    if not kept:
+        warnings = (*laws.warnings, *(f"{name}: {why}" for name, why in aside.items()))
+        return replace(laws, warnings=warnings)
+    return replace(laws, form=_best(kept), aside=aside)
 
 
 def _fit_form(table: ContinuedRuns, law: ContinualLaw, seed: int) -> FittedForm:
     """One form on all rows and without each share."""
     batch = table.batch()
-    full = [each for each in law.fit_batch(batch, seed=seed) if isinstance(each, FittedLaw)]
+    full = cast("list[FittedLaw]", law.fit_batch(batch, seed=seed))
     num_targets, ids = len(batch), table.share_ids
     held = np.stack([ids == share for share in range(ids.max() + 1)])  # (K, n)
     problems = np.repeat(np.arange(num_targets), len(held))
@@ -105,7 +148,6 @@ def _fit_form(table: ContinuedRuns, law: ContinualLaw, seed: int) -> FittedForm:
         noise=doubt.noise,
         left_out=left_out * table.base,
         error=error / np.nanstd(table.ratio, axis=1),
-        rmse=np.array([each.diagnostics.rmse for each in full]),
     )
 
 

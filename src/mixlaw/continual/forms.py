@@ -271,12 +271,13 @@ def exponential(axes: Axes, sides: np.ndarray) -> ContinualLaw:
 
 
 def d_cpt(axes: Axes, sides: np.ndarray) -> ContinualLaw:
-    """E + B r_i^eta / D^beta + C/(r_i + eps)^gamma.
+    """E + B (r_i + eps')^eta / D^beta + C/(r_i + eps)^gamma.
 
-    Source: Que et al., "D-CPT Law", arXiv 2406.01375 (A/N^alpha is carried by the base here).
+    Source: Que et al., "D-CPT Law", arXiv 2406.01375 (A/N^alpha is carried by the base here, and
+    the first floor eps' is 0 there: ours keeps the power finite in r_i's derivative at 0).
     """
     rising: Term = SidePower(sides, rising=True)
-    formula = "B r_i^eta"
+    formula = "B (r_i + eps')^eta"
     if TRAIN_TOKENS in axes:
         rising = rising * Decay(TRAIN_TOKENS, axes[TRAIN_TOKENS], amplitude=False)
         formula += "/D^beta"

@@ -13,19 +13,31 @@ from scipy.special import stdtrit
 
 from mixlaw.continual.answers import Best, Critical, Move, Range, Setting
 from mixlaw.continual.evidence import FittedForm, Trained
-from mixlaw.continual.forms import SETTINGS, ContinualPoints
-from mixlaw.continual.search import largest, least, reach
-from mixlaw.continual.table import NEW, OLD, SAME_COMPOSITION, SIDES, check_base
+from mixlaw.continual.forms import ContinualPoints
+from mixlaw.continual.questions import (
+    base_of,
+    check_composition,
+    coefficients_of,
+    points_of,
+    protected_of,
+    setting_of,
+    tolerances,
+)
+from mixlaw.continual.search import least, reach
+from mixlaw.continual.table import NEW, OLD, SIDES, check_base
 from mixlaw.errors import FitError
-from mixlaw.laws.points import SAME_SCALE
 from mixlaw.laws.uncertainty import LEVEL
 from mixlaw.mixture import Mixture
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 RIVAL_ERROR = 1.5
 """A form whose held-out error is within this factor of the best one's is a rival: where rivals
 disagree, the runs cannot tell which is right."""
+
+TURN, TURNING_POINTS = 1e-3, 33
+"""By how much of the base a curve may go back beyond the trained shares, and where it is looked
+at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +47,7 @@ class ContinualLaws:
     Attributes:
         form: name of the chosen form.
         forms: name -> fitted, of all that could be; refused: name -> why not.
+        aside: name -> why a fitted form is not relied on.
         targets: T names; sides: "old", "new" or None of each.
         domains: side -> its domains; composition: side -> its mixture in forecasts.
         groups: G names that the forms tell apart: a side, or its domains when the runs vary them.
@@ -46,6 +59,7 @@ class ContinualLaws:
     form: str
     forms: Mapping[str, FittedForm]
     refused: Mapping[str, str]
+    aside: Mapping[str, str]
     targets: tuple[str, ...]
     sides: tuple[str | None, ...]
     domains: Mapping[str, tuple[str, ...]]
@@ -57,16 +71,44 @@ class ContinualLaws:
 
     @property
     def held_out_error(self) -> dict[str, dict[str, float]]:
-        """Form -> target -> mean absolute error of held-out shares, in the target's unit."""
-        mean = {name: self.trained.errors(form) for name, form in self.forms.items()}
+        """Form -> target -> mean absolute error of held-out inner shares, in the target's unit."""
+        return self._errors(self.trained.inner)
+
+    @property
+    def end_error(self) -> dict[str, dict[str, float]]:
+        """As `held_out_error`, of the least and the largest share, where a form extrapolates."""
+        return self._errors(~self.trained.inner)
+
+    def _errors(self, rows: np.ndarray) -> dict[str, dict[str, float]]:
+        mean = {name: self.trained.errors(form, rows) for name, form in self.forms.items()}
         return {k: dict(zip(self.targets, v.tolist(), strict=True)) for k, v in mean.items()}
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """All fitted forms, the least held-out error first."""
+        return tuple(sorted(self.forms, key=lambda name: float(np.mean(self.forms[name].error))))
 
     @property
     def rivals(self) -> tuple[str, ...]:
         """The forms that did nearly as well as the chosen one, which is the first."""
         error = {name: float(np.mean(form.error)) for name, form in self.forms.items()}
-        near = [n for n in error if n != self.form and error[n] <= RIVAL_ERROR * error[self.form]]
+        others = [name for name in error if name != self.form and name not in self.aside]
+        near = [name for name in others if error[name] <= RIVAL_ERROR * error[self.form]]
         return (self.form, *near)
+
+    def turning(self, form: str) -> tuple[str, ...]:
+        """The targets whose curve of a form turns around beyond the trained shares, at a trained
+        setting: what it says there is of no run."""
+        low, high = self.trained.range("share")
+        turned = np.zeros(len(self.targets), bool)
+        for setting in self.trained.settings:
+            for edge, end in ((low, 0.0), (high, 1.0)):
+                points = self._points(np.linspace(edge, end, TURNING_POINTS), setting)
+                values = self.forms[form].values(points)
+                onward = np.sign(values[:, 1:2] - values[:, :1]) * values
+                back = np.maximum.accumulate(onward, axis=1) - onward
+                turned |= back.max(axis=1) > TURN
+        return tuple(t for t, found in zip(self.targets, turned, strict=True) if found)
 
     @cached_property
     def _belief(self) -> np.ndarray:
@@ -96,21 +138,11 @@ class ContinualLaws:
             bases = ((math.nan, tuple(float(base[target]) for target in self.targets)),)
         for side, mixture in ((OLD, old), (NEW, new)):
             if mixture is not None:
-                self._check_composition(side, mixture)
-                composition[side] = mixture
+                varied = side not in self.groups
+                domains, theirs = self.domains[side], self.composition[side]
+                check_composition(side, mixture, theirs, domains, varied=varied)
+                composition[side] = Mixture({d: mixture.get(d, 0.0) for d in domains})
         return replace(self, bases=bases, composition=composition)
-
-    def _check_composition(self, side: str, mixture: Mixture) -> None:
-        domains = self.domains[side]
-        if strange := [d for d in mixture if d not in domains]:
-            raise FitError(f"{strange} are not of the {side} side, which is {list(domains)}")
-        theirs = self.composition[side]
-        apart = max(abs(mixture.get(d, 0.0) - theirs[d]) for d in domains)
-        if side in self.groups and apart > SAME_COMPOSITION:
-            raise FitError(
-                f"all runs composed the {side} side alike ({theirs}), so nothing is known of "
-                f"{mixture}; train some with another composition"
-            )
 
     def predict(
         self,
@@ -142,7 +174,7 @@ class ContinualLaws:
         setting = self._setting(train_tokens, num_params, rewarm)
         points = self._points(np.atleast_1d(np.asarray(shares, float)), setting)
         logs, sd = self._curves(points)
-        half = self._quantile(level) * sd
+        half = self._quantiles(level)[:, None] * sd
         base = self._base(setting)[:, None]
         return (base * np.exp(logs - half)).T, (base * np.exp(logs + half)).T
 
@@ -156,41 +188,45 @@ class ContinualLaws:
         level: float = LEVEL,
         protect: Sequence[str] | None = None,
     ) -> Critical:
-        """The most new data at which no protected target rises above base + tolerance.
+        """The most new data up to which no protected target rises above base + tolerance.
 
-        The interval is where the bounds of the forecast of a further run cross; its lower end
-        holds for all protected targets at once (Bonferroni).
+        That is the first crossing from pure replay. The interval is where the bounds of the
+        forecast of a further run cross first; its lower end holds for all protected targets at once
+        (Bonferroni).
 
         Args:
             tolerance: allowed rise in the unit of the target, one for all or target -> rise.
             protect: targets; default: all of the old side.
         Raises: FitError: no target is of the old side, an unknown one, a tolerance that is not a
-            finite number; and as `predict`.
+            finite number or of a target that is not protected; and as `predict`.
         """
         setting = self._setting(train_tokens, num_params, rewarm)
-        protected = self._protected(protect)
-        allowed = _tolerances(tolerance, [self.targets[t] for t in protected])
+        protected = protected_of(protect, self.targets, self.sides)
+        allowed = tolerances(tolerance, [self.targets[t] for t in protected])
         base = self._base(setting)
         limit = np.log1p(np.array(list(allowed.values())) / base[protected])[:, None]
         measured = {self.targets[t].partition("/")[2] for t in protected}  # in whatever unit
         strict = 1 - (1 - level) / len(measured)
-        quantile = {0: 0.0, 1: self._quantile(strict), -1: -self._quantile(level)}
+        none = np.zeros(len(self.targets))
 
-        def margins(shares: np.ndarray, side: int) -> np.ndarray:
+        def margins(shares: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
             logs, sd = self._curves(self._points(shares, setting))
-            return (logs + quantile[side] * sd)[protected] - limit
+            return (logs + quantiles[:, None] * sd)[protected] - limit
 
-        def holds(shares: np.ndarray, side: int) -> np.ndarray:
-            return margins(shares, side).max(axis=0) <= 0
+        def until(quantiles: np.ndarray) -> float:
+            def holds(shares: np.ndarray) -> np.ndarray:
+                return margins(shares, quantiles).max(axis=0) <= 0
 
-        share = largest(lambda shares: holds(shares, 0))
-        at = margins(np.array([share, min(1.0, share + 1e-6)]), 0)
-        never = share == 1.0 and bool((at[:, 0] <= 0).all())
+            return reach(holds, 1.0) if holds(np.zeros(1))[0] else 0.0
+
+        share = until(none)
+        at = margins(np.array([share, min(1.0, share + 1e-6)]), none)
+        never = share == 1.0
         replay = share == 0.0 and bool((at[:, 0] > 0).any())
         return Critical(
             share=share,
-            low=largest(lambda shares: holds(shares, 1)),
-            high=share + reach(lambda on: holds(share + on, -1), 1 - share),
+            low=until(self._quantiles(strict)),
+            high=until(-self._quantiles(level)),
             level=level,
             binding=None if never else self.targets[protected[int(np.argmax(at[:, 1]))]],
             end="never" if never else "replay" if replay else None,
@@ -209,34 +245,41 @@ class ContinualLaws:
         num_params: float | None = None,
         rewarm: float | None = None,
         level: float = LEVEL,
+        beyond: bool = False,
     ) -> Best:
-        """The share of least weighted mean loss.
+        """The share of least weighted mean loss among those from the least to the largest trained.
 
-        Its interval holds every share whose loss is not told from the least at `level`.
+        Its interval holds every share around it whose loss is not told from the least at `level`,
+        trained or not.
 
         Args:
             weights: target -> weight, at least one > 0.
+            beyond: whether shares that no run came near may be the best, too.
         Raises: FitError: an unknown target or a weight that makes no sense; and as `predict`.
         """
         setting = self._setting(train_tokens, num_params, rewarm)
-        coefficients = self._coefficients(weights) * self._base(setting)
+        named = coefficients_of(weights, self.targets)
+        coefficients = named * self._base(setting)
+        quantile = float(self._quantiles(level)[named > 0].max())
+        lowest, highest = (0.0, 1.0) if beyond else self.trained.range("share")
 
         def objective(shares: np.ndarray) -> np.ndarray:
             return coefficients @ self.forms[self.form].values(self._points(shares, setting))
 
-        share = least(objective)
+        share = least(objective, lowest, highest)
 
         def alike(shares: np.ndarray) -> np.ndarray:
             gap, sd = self._gap(coefficients, shares, share, setting)
-            return gap <= self._quantile(level) * sd
+            return gap <= quantile * sd
 
+        ends = {lowest: "trained", highest: "trained", 0.0: "replay", 1.0: "new"}
         return Best(
             share=share,
             low=share - reach(lambda step: alike(share - step), share),
             high=share + reach(lambda step: alike(share + step), 1 - share),
             level=level,
             weights={t: w / sum(weights.values()) for t, w in weights.items()},
-            end={0.0: "replay", 1.0: "new"}.get(share),
+            end=ends.get(share),
             objective=float(objective(np.array([share]))[0]),
             extrapolates=self._extrapolates(share, setting),
             setting=setting,
@@ -266,57 +309,26 @@ class ContinualLaws:
     def _setting(
         self, train_tokens: float | None, num_params: float | None, rewarm: float | None
     ) -> Setting:
-        """What was asked for; what the runs do not vary is theirs."""
         asked = {"train_tokens": train_tokens, "num_params": num_params, "rewarm": rewarm}
-        for axis in SETTINGS:
-            low, high = self.trained.range(axis)
-            if asked[axis] is None and not math.isnan(low):
-                if axis in self.forms[self.form].axes:
-                    raise FitError(
-                        f"the runs vary {axis} ({low:g} to {high:g}); say at which to answer, for "
-                        f"example {axis}={high:g}"
-                    )
-                asked[axis] = low
-            number = asked[axis]
-            if number is not None and not (math.isfinite(number) and number > 0):
-                raise FitError(f"{axis} is {number}; it must be finite and > 0")
-        return Setting(**asked)
+        return setting_of(asked, self.trained, self.forms[self.form].axes)
 
     def _points(self, shares: np.ndarray, setting: Setting) -> ContinualPoints:
-        if bad := [s for s in shares.tolist() if not 0 <= s <= 1]:
-            raise FitError(f"the shares {bad[:5]} of new data lie outside 0 to 1")
-        weights = []
-        for side, of_side in zip(SIDES, (1 - shares, shares), strict=True):
-            inner = self.composition[side]
-            parts = (
-                [1.0] if side in self.groups else [inner.get(d, 0.0) for d in self.domains[side]]
-            )
-            weights.append(of_side[:, None] * parts)
-        counts = (
-            np.full(len(shares), math.nan if count is None else count)
-            for count in (setting.num_params, setting.train_tokens, setting.rewarm)
-        )
-        num_params, train_tokens, rewarm = counts
-        return ContinualPoints(np.hstack(weights), num_params, train_tokens, rewarm=rewarm)
+        return points_of(shares, setting, [self._group_parts(side) for side in SIDES])
+
+    def _group_parts(self, side: str) -> list[float]:
+        """What each group of a side has of it."""
+        if side in self.groups:
+            return [1.0]
+        return [self.composition[side].get(domain, 0.0) for domain in self.domains[side]]
 
     def _base(self, setting: Setting) -> np.ndarray:
-        """(T,) losses of the base of that size."""
-        if len(self.bases) == 1:
-            return np.array(self.bases[0][1])
-        size = setting.num_params or math.nan  # known where several sizes are
-        for trained, losses in self.bases:
-            if abs(size / trained - 1) <= SAME_SCALE:
-                return np.array(losses)
-        raise FitError(
-            f"the base of num_params={size:g} is unknown, the runs have those of "
-            f"{[size for size, _ in self.bases]}; give its losses: continuing(base)"
-        )
+        return base_of(self.bases, setting)
 
-    def _quantile(self, level: float) -> float:
-        """Of Student's t: the variances are read from as many shares."""
+    def _quantiles(self, level: float) -> np.ndarray:
+        """(T,) of Student's t: the variances of a target are read from as many shares."""
         if not 0 < level < 1:
             raise FitError(f"level is {level}; it must lie between 0 and 1, for example .9")
-        return float(stdtrit(self.trained.num_shares - 2, (1 + level) / 2))
+        return stdtrit(self.trained.shares_of_targets - 2, (1 + level) / 2)
 
     def _curves(self, points: ContinualPoints) -> tuple[np.ndarray, np.ndarray]:
         """Logarithms (T, q) of loss over base, and the sd (T, q) of a further run's."""
@@ -347,39 +359,18 @@ class ContinualLaws:
         return {target: Range(*numbers) for target, *numbers in ranges}
 
     def _extrapolates(self, share: float, setting: Setting) -> tuple[str, ...]:
-        found = []
-        for name, value in {"share": share, **setting.to_dict()}.items():
-            low, high = self.trained.range(name)
-            slack = 1e-9 if name == "share" else SAME_SCALE * high
-            if value is not None and not low - slack <= value <= high + slack:
-                found.append(name)
+        found = self.trained.outside(share, setting)
+        mixtures = (
+            (side, self.composition[side], self.domains[side]) for side in self.varied_sides
+        )
+        if any(not self.trained.composed_near(*mixture) for mixture in mixtures):
+            found.append("composition")
         return tuple(found)
 
-    def _protected(self, protect: Sequence[str] | None) -> list[int]:
-        if protect is None:
-            found = [t for t, side in enumerate(self.sides) if side == OLD]
-            if not found:
-                raise FitError(
-                    f"none of {list(self.targets)} is named after an old domain, so it is unknown "
-                    "what to protect; name it: protect=[target]"
-                )
-            return found
-        unknown = [t for t in protect if t not in self.targets]
-        if unknown or not len(protect):
-            raise FitError(
-                f"protect={list(protect)}: it must name some of the targets {list(self.targets)}"
-            )
-        return [self.targets.index(target) for target in protect]
-
-    def _coefficients(self, weights: Mapping[str, float]) -> np.ndarray:
-        if unknown := [t for t in weights if t not in self.targets]:
-            raise FitError(f"no target {unknown}; there are {list(self.targets)}")
-        numbers = np.array([float(weights.get(target, 0.0)) for target in self.targets])
-        if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.sum() > 0:
-            raise FitError(
-                f"the weights are {dict(weights)}; they must be finite and >= 0, and one > 0"
-            )
-        return numbers / numbers.sum()
+    @property
+    def varied_sides(self) -> tuple[str, ...]:
+        """The sides that the runs composed in different ways."""
+        return tuple(side for side in SIDES if side not in self.groups)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an object that predicts bit-identically."""
@@ -388,6 +379,7 @@ class ContinualLaws:
             "form": self.form,
             "forms": {name: form.to_dict() for name, form in self.forms.items()},
             "refused": dict(self.refused),
+            "aside": dict(self.aside),
             "targets": list(self.targets),
             "sides": list(self.sides),
             "domains": {side: list(names) for side, names in self.domains.items()},
@@ -410,6 +402,7 @@ class ContinualLaws:
             form=data["form"],
             forms={name: FittedForm.from_dict(form) for name, form in data["forms"].items()},
             refused=dict(data["refused"]),
+            aside=dict(data["aside"]),
             targets=tuple(data["targets"]),
             sides=tuple(data["sides"]),
             domains={side: tuple(names) for side, names in data["domains"].items()},
@@ -419,16 +412,3 @@ class ContinualLaws:
             trained=Trained.from_dict(data["trained"]),
             warnings=tuple(data["warnings"]),
         )
-
-
-def _tolerances(
-    tolerance: float | Mapping[str, float], protected: Sequence[str]
-) -> dict[str, float]:
-    """Target -> allowed rise."""
-    given = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(protected, tolerance)
-    if missing := [target for target in protected if target not in given]:
-        raise FitError(f"tolerance lacks {missing}; give one number, or one for each of them")
-    allowed = {target: float(given[target]) for target in protected}
-    if bad := {t: number for t, number in allowed.items() if not 0 <= number < math.inf}:
-        raise FitError(f"tolerances {bad} must be finite and >= 0, in the unit of the loss")
-    return allowed

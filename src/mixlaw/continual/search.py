@@ -1,4 +1,4 @@
-"""Searches over the share, a number from 0 to 1: a grid, whose right cell is cut finer."""
+"""Searches over the share, a number from 0 to 1: a grid, of which one cell is cut finer."""
 
 from __future__ import annotations
 
@@ -13,34 +13,26 @@ GRID, ZOOM, ROUNDS = 400, 32, 6
 """Cells of the first grid, of the next ones, and how often: to 1e-11."""
 
 
-def largest(holds: Of) -> float:
-    """The largest share at which a condition holds; 0 when it holds nowhere."""
-    grid = np.linspace(0.0, 1.0, GRID + 1)
-    found = np.flatnonzero(holds(grid))
-    if len(found) == 0 or found[-1] == GRID:
-        return 0.0 if len(found) == 0 else 1.0
-    low, high = grid[found[-1]], grid[found[-1] + 1]
+def reach(holds: Of, most: float) -> float:
+    """How far from 0 to `most` a condition that holds at 0 holds without a break.
+
+    At 0 itself it is not asked, since there rounding may decide it.
+    """
+    if most <= 0:
+        return 0.0
+    low, high, cells = 0.0, most, GRID
     for _ in range(ROUNDS):
-        cut = np.linspace(low, high, ZOOM + 1)
-        last = np.flatnonzero(holds(cut[:-1])).max(initial=0)
-        low, high = cut[last], cut[last + 1]
+        cut = np.linspace(low, high, cells + 1)
+        broken = np.flatnonzero(~holds(cut[1:]))
+        if len(broken) == 0:
+            return float(high)
+        low, high, cells = cut[broken[0]], cut[broken[0] + 1], ZOOM
     return float(low)
 
 
-def reach(holds: Of, most: float) -> float:
-    """How far from 0 to `most` a condition holds without a break; it holds at 0."""
-    if most == 0:
-        return 0.0
-    broken = np.flatnonzero(~holds(np.linspace(0.0, most, GRID + 1)))
-    if len(broken) == 0:
-        return most
-    until = most * max(int(broken[0]), 1) / GRID
-    return until * largest(lambda steps: holds(until * steps))
-
-
-def least(objective: Of) -> float:
-    """The share of least objective."""
-    low, high, cells, best = 0.0, 1.0, GRID, 0.0
+def least(objective: Of, low: float, high: float) -> float:
+    """The share from `low` to `high` of least objective."""
+    cells, best = GRID, low
     for _ in range(ROUNDS):
         cut = np.linspace(low, high, cells + 1)
         at = int(np.argmin(objective(cut)))

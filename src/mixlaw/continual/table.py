@@ -24,6 +24,23 @@ SHARE_DIGITS = 6
 """Shares that agree to so many decimals are one share."""
 
 
+SAME_BASE = 1e-3
+"""Base losses that are given and those of the table may differ by so much of themselves, as rounded
+ones do."""
+
+
+def share_ids(share: np.ndarray) -> np.ndarray:
+    """(n,) integers, equal for rows of one share (n,); ascending."""
+    return np.unique(np.round(share, SHARE_DIGITS), return_inverse=True)[1].reshape(-1)
+
+
+def inner_rows(share: np.ndarray) -> np.ndarray:
+    """(n,) whether a row's share lies between others: an end held out is an extrapolation, and
+    says little of what is asked of the runs."""
+    ids = share_ids(share)
+    return (ids > 0) & (ids < ids.max())
+
+
 @dataclass(frozen=True, eq=False)
 class ContinuedRuns:
     """n rows of continued runs.
@@ -36,6 +53,8 @@ class ContinuedRuns:
         points: settings of the rows; rewarm: (n,) as there; share: (n,) of the new side.
         ratio: (T, n) loss over the base's; NaN where not measured; base: (T, n) that of each row.
         bases: (num_params, (T,) losses of the base) for each trained size, NaN for any size.
+        inner_mixtures: side -> (n, its domains) how a row composed it, NaN where it has nothing of
+            it; of the sides that are no group.
         run, seed: (n,).
         axes: the settings that vary -> their geometric mean.
         warnings: what was left out, and what the rows cannot tell.
@@ -53,6 +72,7 @@ class ContinuedRuns:
     ratio: np.ndarray
     base: np.ndarray
     bases: tuple[tuple[float, np.ndarray], ...]
+    inner_mixtures: Mapping[str, np.ndarray]
     run: np.ndarray
     seed: np.ndarray
     axes: Mapping[str, float]
@@ -64,13 +84,12 @@ class ContinuedRuns:
     @property
     def share_ids(self) -> np.ndarray:
         """(n,) integers, equal for rows of one share; ascending."""
-        return np.unique(np.round(self.share, SHARE_DIGITS), return_inverse=True)[1].reshape(-1)
+        return share_ids(self.share)
 
     @property
     def inner(self) -> np.ndarray:
-        """(n,) whether a row's share lies between others: an end held out is an extrapolation, and
-        says little of what is asked of the runs."""
-        return (self.share_ids > 0) & (self.share_ids < self.share_ids.max())
+        """(n,) whether a row's share lies between others."""
+        return inner_rows(self.share)
 
     def batch(self) -> Batch:
         """The targets as problems; what is held out together is a share."""
@@ -106,7 +125,8 @@ def continued_runs(
     share = usable.weights[:, columns[NEW]].sum(axis=1)
     _check_shares(share)
     _check_values(names, ratio, share)
-    weights, groups, group_side, composition = _groups(usable, columns)
+    weights, groups, group_side, inner = _groups(usable, columns)
+    domains = {s: tuple(runs.domains[j] for j in columns[s]) for s in SIDES}
     scale = usable.num_params, usable.train_tokens
     points = ContinualPoints(weights, *scale, rewarm=usable.rewarm)
     axes = {}
@@ -117,14 +137,20 @@ def continued_runs(
         side=side,
         groups=groups,
         group_side=group_side,
-        domains={s: tuple(runs.domains[j] for j in columns[s]) for s in SIDES},
-        composition=composition,
+        domains=domains,
+        composition={
+            s: Mixture.from_weights(
+                dict(zip(domains[s], np.nanmean(inner[s], axis=0).tolist(), strict=True))
+            )
+            for s in SIDES
+        },
         points=points,
         rewarm=usable.rewarm,
         share=share,
         ratio=ratio,
         base=of_row,
         bases=bases,
+        inner_mixtures={s: inner[s] for s in SIDES if s not in groups},
         run=usable.run,
         seed=usable.seed,
         axes=axes,
@@ -165,14 +191,14 @@ def _usable(runs: RunTable, base: Mapping[str, float] | None) -> tuple[RunTable,
     if staged := sum(schedule is not None for schedule in runs.schedule):
         raise FitError(
             f"{staged} of {len(runs)} rows have a schedule, and the laws of the share are of "
-            "one mixture throughout; select runs.static()"
+            "one mixture throughout; leave these rows out (RunTable.static())"
         )
     started = np.any(np.isfinite(runs.start), axis=1)
     if base is None and not started.all():
         if not started.any():
             raise FitError(
                 f"none of {len(runs)} rows has the base's losses (columns start/<target>); give "
-                "base={target: loss}"
+                "base={target: loss}, in a study base: {losses: {loss/web: 2.3}}"
             )
         warnings.append(f"left out {(~started).sum()} rows without start/ columns: not continued")
         runs = runs.select(started)
@@ -188,7 +214,10 @@ def _targets(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names, and the side (T,) of each."""
     given = dict(targets) if isinstance(targets, Mapping) else {}
-    names = tuple(targets or (t for t in runs.targets if not higher_is_better(t)))
+    every = [t for t in runs.targets if not higher_is_better(t)]
+    names = tuple(every if targets is None else targets)
+    if isinstance(targets, str) or (not names and every) or len(set(names)) < len(names):
+        raise FitError(f"targets={targets!r}; name some of {every} in a list, each once")
     if scores := [t for t in names if higher_is_better(t)]:
         raise FitError(f"{scores} are scores, and laws are of losses; leave them out of targets")
     if not names:
@@ -208,17 +237,26 @@ def _bases(
     runs: RunTable, targets: tuple[str, ...], base: Mapping[str, float] | None
 ) -> tuple[tuple[tuple[float, np.ndarray], ...], np.ndarray]:
     """Base losses per size, and of each row (T, n)."""
+    of_row = runs.start[:, [runs.targets.index(target) for target in targets]].T
     if base is not None:
+        if strange := [target for target in base if target not in runs.targets]:
+            raise FitError(f"base names {strange}, which are none of {list(runs.targets)}")
         check_base(base, targets)
-        values = np.array([float(base[target]) for target in targets])
-        return ((np.nan, values),), np.tile(values[:, None], len(runs))
-    columns = [runs.targets.index(target) for target in targets]
-    of_row = runs.start[:, columns].T
+        values = np.array([float(base[target]) for target in targets])[:, None]
+        apart = np.abs(of_row - values) > SAME_BASE * values  # never where there is none
+        if apart.any():
+            t, row = np.argwhere(apart)[0]
+            raise FitError(
+                f"the base's {targets[t]!r} is given as {values[t, 0]:g}, and column "
+                f"start/{targets[t]} has {of_row[t, row]:g}; give one of them"
+            )
+        return ((np.nan, values[:, 0]),), np.tile(values, len(runs))
     lacking = [t for t, row in zip(targets, of_row, strict=True) if np.isnan(row).any()]
     if lacking:
         raise FitError(
             f"the base's losses of {lacking} are missing in some rows (columns start/<target>); "
-            "measure them, give base={target: loss}, or leave these targets out"
+            "measure them, give base={target: loss} (in a study base: {losses: ...}), or leave "
+            "these targets out"
         )
     sizes = scale_levels(runs.num_params)
     found = []
@@ -261,22 +299,20 @@ def _check_shares(share: np.ndarray) -> None:
 
 
 def _groups(runs: RunTable, columns: Mapping[str, list[int]]):
-    """Weights (n, G) of the groups, their names and sides, and the mean composition of a side."""
-    weights, names, sides, composition = [], [], [], {}
+    """Weights (n, G) of the groups, their names and sides, and how each row composed each side."""
+    weights, names, sides, inner = [], [], [], {}
     for s, side in enumerate(SIDES):
         of_side = runs.weights[:, columns[side]]
-        total = of_side.sum(axis=1)
-        inner = of_side[total > 0] / total[total > 0, None]
+        total = of_side.sum(axis=1, keepdims=True)
+        inner[side] = np.full(of_side.shape, np.nan)
+        np.divide(of_side, total, out=inner[side], where=total > 0)
         domains = [runs.domains[j] for j in columns[side]]
-        composition[side] = Mixture.from_weights(
-            dict(zip(domains, inner.mean(axis=0).tolist(), strict=True))
-        )
-        if np.ptp(inner, axis=0).max() <= SAME_COMPOSITION:
-            of_side, domains = total[:, None], [side]
+        if np.ptp(inner[side][total[:, 0] > 0], axis=0).max() <= SAME_COMPOSITION:
+            of_side, domains = total, [side]
         weights.append(of_side)
         names += domains
         sides += [s] * len(domains)
-    return np.concatenate(weights, axis=1), tuple(names), np.array(sides), composition
+    return np.concatenate(weights, axis=1), tuple(names), np.array(sides), inner
 
 
 def _varying(axis: str, counts: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlaw.errors import MixtureError
 from mixlaw.mixture import SUM_TOLERANCE
-from mixlaw.schedule import Schedule
+from mixlaw.schedule import Schedule, first_steps, stage_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +57,19 @@ class Segments:
     def of(
         cls, schedules: Sequence[Schedule], domains: Sequence[str], *, num_steps: int
     ) -> Segments:
-        """Of K schedules over `num_steps` steps: a stage begins at the step nearest to its start.
+        """Of K schedules over `num_steps` steps, in which every stage has one.
 
-        Raises: MixtureError: as `Mixture.array`.
+        Raises: MixtureError: a stage without a step; as `Mixture.array`.
         """
-        starts = [np.rint(s.starts * num_steps).astype(np.int64) for s in schedules]
+        for schedule in schedules:
+            found = stage_steps(schedule.shares, num_steps)
+            if min(found) < 1:
+                raise MixtureError(
+                    f"a run of {num_steps} steps would give the stages of {schedule} {found} of "
+                    "them; give each at least one: a larger share, or a longer run"
+                )
+        starts = [first_steps(schedule.shares, num_steps) for schedule in schedules]
         steps = np.unique(np.concatenate(starts))
-        # Of stages that are too short to have a step of their own, the last one counts.
         rows = [
             schedule.array(domains)[np.searchsorted(mine, steps, side="right") - 1]
             for schedule, mine in zip(schedules, starts, strict=True)

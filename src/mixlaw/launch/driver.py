@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixlaw.claims import WORKERS, Heartbeat, Watch
@@ -86,7 +86,7 @@ def train_swarm(
     Returns: run id -> why it has no result; {} when all have one.
     Raises: MixlawError: a worker met what a user must mend; the works still running are cancelled.
     """
-    specs = list({spec.run_id: spec for spec in specs}.values())
+    specs = _each_once(specs)
     write_swarm(swarm, specs)
     return train_runs(swarm, specs, launcher, on_progress=on_progress, max_attempts=max_attempts)
 
@@ -136,12 +136,21 @@ def write_swarm(swarm: Trainable, specs: Sequence[RunSpec]) -> None:
     """
     earlier: list[RunSpec] = []
     with contextlib.suppress(TrainError):  # none, or of another mixlaw
-        described, specs_described = read_swarm(swarm.store.root)
-        if _losses_of(described) == _losses_of(swarm):
-            earlier = specs_described
-    merged = {spec.run_id: spec.to_dict() for spec in [*earlier, *specs]}
-    data = {"swarm": swarm_to_dict(swarm), "specs": list(merged.values())}
+        before, specs_before = read_swarm(swarm.store.root)
+        if _losses_of(before) == _losses_of(swarm):
+            earlier = specs_before
+    described = [spec.to_dict() for spec in _each_once([*earlier, *specs])]
+    data = {"swarm": swarm_to_dict(swarm), "specs": described}
     swarm.store.storage.write(SWARM_FILE, json.dumps(data).encode())
+
+
+def _each_once(specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Each run once, by the last of its specs; it keeps its model if any of them asks for that."""
+    merged: dict[str, RunSpec] = {}
+    for spec in specs:
+        earlier = merged.get(spec.run_id, spec)
+        merged[spec.run_id] = replace(spec, keep=spec.keep or earlier.keep)
+    return list(merged.values())
 
 
 def _losses_of(swarm: Trainable) -> dict[str, Any]:
@@ -239,8 +248,8 @@ class _Call:
 
     def _settle(self, work: Work, outcome: Outcome) -> None:
         store = self.swarm.store
-        finished = set(store.results(work.stack))
-        lost = [spec.run_id for spec in work.stack if spec.run_id not in finished]
+        lost = [spec.run_id for spec in store.unfinished(work.stack)]
+        finished = {spec.run_id for spec in work.stack}.difference(lost)
         if outcome.reason is None:
             lost = self.watch.free(lost)  # the others are in the hands of somebody else
         else:  # it may have died between a result and the end of its checkpoints

@@ -65,15 +65,16 @@ def observed(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
 
     Raises:
         RunTableError: no such target.
-        FitError: a row is of a schedule, which these laws of one mixture cannot read; or a value
-            of a finished run is infinite or not above 0, as only a table that was not made by
-            `RunTable.from_rows` can have.
+        FitError: a row is of a schedule, or continues a trained model, which these laws of one
+            mixture and fresh weights cannot read; or a value of a finished run is infinite or not
+            above 0, as only a table that was not made by `RunTable.from_rows` can have.
     """
     if staged := len(runs.staged()):
         raise FitError(
             f"{staged} of {len(runs)} rows are of schedules, and these laws are of one mixture "
             "throughout; fit runs.static(), and mixlaw.stages for the schedules"
         )
+    refuse_continued(runs)
     values = np.stack([runs.column(target) for target in targets])
     bad = (np.isinf(values) | (values <= 0)) & (runs.status == DONE)
     if bad.any():
@@ -83,6 +84,16 @@ def observed(runs: RunTable, targets: Sequence[str]) -> np.ndarray:
             f"of {len(runs)} rows; losses must be finite and > 0 (NaN where not measured)"
         )
     return values
+
+
+def refuse_continued(runs: RunTable) -> None:
+    """Raises: FitError: rows continue a trained model, so their losses are not of their mixture."""
+    if continued := len(runs.continued()):
+        raise FitError(
+            f"{continued} of {len(runs)} rows continue a trained model (columns start/ or rewarm), "
+            "and these laws are of runs that begin with fresh weights; leave them out here, and "
+            "fit them with mixlaw.continual (`mixlaw continual`)"
+        )
 
 
 def fit(

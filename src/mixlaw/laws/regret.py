@@ -119,7 +119,7 @@ class ErrorField:
         folds = self.of_folds(weights)
         num_folds, n = folds.shape
         jackknife = np.sqrt((num_folds - 1) / num_folds) * (folds - folds.mean(axis=0))
-        covariance = _covariance(weights, noise=noise) + JITTER * np.eye(n)
+        covariance = own_covariance(weights, noise=noise) + JITTER * np.eye(n)
         factor = np.linalg.cholesky(covariance)
         field = rng.normal(size=(num_draws, num_folds)) @ jackknife
         field += self.own * rng.normal(size=(num_draws, n)) @ factor.T
@@ -306,8 +306,9 @@ def _variances(folds: np.ndarray) -> np.ndarray:
     return np.maximum(own[:, None] + own - 2 * products, 0.0)
 
 
-def _covariance(weights: np.ndarray, *, noise: bool) -> np.ndarray:
-    """(n, n) of the part that folds do not show, whose variance is one with the noise of runs."""
+def own_covariance(weights: np.ndarray, *, noise: bool) -> np.ndarray:
+    """(n, n) of the part that folds do not show at mixtures (n, M), in units of its variance; one
+    with the noise of runs."""
     points = Points.at(weights)
     shared = 0.5 * SHARED.matrix(points, points)
     return shared + 0.5 * LONE.matrix(points, points) if noise else shared
@@ -315,4 +316,4 @@ def _covariance(weights: np.ndarray, *, noise: bool) -> np.ndarray:
 
 def _differences(weights: np.ndarray) -> np.ndarray:
     """(n, n) variances of the difference of each pair, of a field of variance one."""
-    return np.maximum(2 - 2 * _covariance(weights, noise=True), 0.0)
+    return np.maximum(2 - 2 * own_covariance(weights, noise=True), 0.0)

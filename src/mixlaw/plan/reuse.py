@@ -75,8 +75,14 @@ def carry_runs(
         tolerance: the share of a run's tokens that may stand elsewhere; without a law .003 suits
             tables rounded to three decimals, with one `MOVED`.
         law: fitted to the old runs; targets that it lacks are kept in exact rows only.
-    Raises: RunTableError: runs or a law of other domains, or a tolerance outside [0, 1).
+    Raises: RunTableError: runs or a law of other domains, rows of schedules, or a tolerance outside
+        [0, 1).
     """
+    if staged := len(runs.staged()):
+        raise RunTableError(
+            f"{staged} of {len(runs)} rows are of schedules, and what is carried is one mixture; "
+            "carry runs.static()"
+        )
     for what, given in (("runs have", runs.domains), ("law has", law and law.domains)):
         if given is not None and tuple(given) != shared.old.domains:
             raise RunTableError(

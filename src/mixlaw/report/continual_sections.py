@@ -14,13 +14,19 @@ from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Table
 from mixlaw.report.continual_words import (
     answer_sentences,
     best_words,
+    composition_words,
     critical_words,
     forecast_words,
+    is_guess,
+    is_unsure,
+    mean_words,
     moved_words,
     new_words,
     range_words,
     rewarm_words,
+    seeds_words,
     setting_words,
+    share_text,
     share_words,
     side_words,
 )
@@ -33,7 +39,6 @@ from mixlaw.report.words import (
     percent,
     plain,
     scale_words,
-    signed,
     target_names,
     unit_of,
     value,
@@ -52,16 +57,10 @@ MOST_BESIDE = 4
 def headline(found: ContinualAnswer) -> Headline:
     """The top of a page that is about continuing alone."""
     critical, new = found.main.critical, new_words(found)
-    low, high = critical.low, critical.high
-    mood, share = CONFIRMED, f"up to {percent(critical.share)} {new}"
-    verdict = f"The critical share is known within {range_words(low, high)}"
+    mood, verdict = _verdict(found)
+    share = f"up to {share_text(critical, f' {new}')}"
     if critical.end == "replay":
-        mood, verdict = NOT_CONFIRMED, "Even replay alone loses some of the old"
-        share = f"replay, for no share of {new} keeps the old"
-    elif high - low > KNOWN_WITHIN:
-        mood, verdict = UNCLEAR, f"The critical share is uncertain: {range_words(low, high)}"
-    elif critical.end == "never":
-        verdict = "No trained share loses any of the old"
+        share = f"replay, for no share of {new} is forecast to keep the old"
     return Headline(
         mixture=share,
         mood=mood,
@@ -72,6 +71,28 @@ def headline(found: ContinualAnswer) -> Headline:
     )
 
 
+def _verdict(found: ContinualAnswer) -> tuple[str, str]:
+    """The mood, and how far the critical share is known."""
+    critical = found.main.critical
+    between = range_words(critical.low, critical.high)
+    if critical.end == "replay":
+        if is_guess(critical) or is_unsure(critical):
+            return UNCLEAR, f"Even replay alone may lose some of the old: {between}"
+        return NOT_CONFIRMED, "Even replay alone loses some of the old"
+    least, most = found.laws.trained.range("share")
+    if is_guess(critical):
+        what = "The critical share is a guess"
+        if critical.share > most:
+            what = "No trained share is forecast to lose any of the old, and more is a guess"
+        return UNCLEAR, f"{what}: trained were {range_words(least, most)}, it is {between}"
+    if critical.high - critical.low > KNOWN_WITHIN:
+        return UNCLEAR, f"The critical share is uncertain: {between}"
+    mood = UNCLEAR if "composition" in critical.extrapolates else CONFIRMED
+    if critical.end == "never":
+        return mood, "No trained share loses any of the old"
+    return mood, f"The critical share is known within {between}"
+
+
 def _tiles(found: ContinualAnswer) -> tuple[Tile, ...]:
     main = found.main
     critical, best, replay = main.critical, main.best, main.critical.replay
@@ -79,12 +100,12 @@ def _tiles(found: ContinualAnswer) -> tuple[Tile, ...]:
     tiles = [
         Tile(
             "Critical share of new data",
-            percent(critical.share),
+            share_text(critical),
             f"{level} {range_words(critical.low, critical.high)}",
         ),
         Tile(
             "Least replay",
-            percent(replay.value),
+            percent(replay.value) + (" (guess)" if is_guess(critical) else ""),
             f"{level} {range_words(replay.low, replay.high)}",
         ),
     ]
@@ -93,7 +114,7 @@ def _tiles(found: ContinualAnswer) -> tuple[Tile, ...]:
         tiles.append(Tile("First to rise", plain(critical.binding), detail))
     if best is not None:
         detail = f"{range_words(best.low, best.high)} cannot be told from it"
-        tiles.append(Tile("Best for the objective", percent(best.share), detail))
+        tiles.append(Tile("Best for the objective", share_text(best), detail))
     return tuple(tiles)
 
 
@@ -102,6 +123,8 @@ def sections(found: ContinualAnswer) -> list[Section]:
     lead = critical_words(found, found.main.critical)
     if found.main.best is not None:
         lead += f" {best_words(found, found.main.best, found.main.critical)}"
+    if composed := composition_words(found):
+        lead += f" {composed}"
     return [_answer_section(found, lead), _laws_section(found)]
 
 
@@ -121,6 +144,8 @@ def _answer_section(found: ContinualAnswer, lead: str) -> Section:
         label = "Critical share with its interval against training tokens."
         svg = inline_svg(continual_figures.moving_answers(lines), name="moving", label=label)
         says = moved_words(found) or "The critical share, by training tokens."
+        if left_out := len(_all_lines(found)) - len(lines):
+            says += f" {number_of(left_out, 'more line')} in the table only."
         parts.append(Picture(says, (svg,), _line_keys(lines)))
     parts += [_runs_table(found), _moves_table(found), _forecast_table(found)]
     return Section("continual", f"Continuing on {new_words(found)}", lead, tuple(parts))
@@ -151,11 +176,17 @@ def _losses_picture(found: ContinualAnswer) -> Picture:
     return Picture(says, tuple(svgs), tuple(keys), wide=True)
 
 
-def _lines(found: ContinualAnswer) -> list[list[Move]]:
-    """The moves along tokens: of every size and re-warming, the main ones where they are many."""
+def _all_lines(found: ContinualAnswer) -> dict[tuple[float | None, float | None], list[Move]]:
+    """The moves along tokens, of every size and re-warming."""
     lines: dict[tuple[float | None, float | None], list[Move]] = {}
     for move in found.moves:
         lines.setdefault((move.setting.num_params, move.setting.rewarm), []).append(move)
+    return lines
+
+
+def _lines(found: ContinualAnswer) -> list[list[Move]]:
+    """Those that are drawn: the main ones where they are many."""
+    lines = _all_lines(found)
     if len(lines) > MOST_LINES:
         size = found.main.setting.num_params
         lines = {key: line for key, line in lines.items() if key[0] == size}
@@ -205,15 +236,14 @@ def _moves_table(found: ContinualAnswer) -> Table:
 def _runs_table(found: ContinualAnswer) -> Table:
     """What was trained at the main setting: means over seeds, and the change from the base."""
     setting, targets = found.main.setting, found.targets
-    base, (share, losses) = found.base(setting), found.seen(setting)
+    base, (shares, means, seeds) = found.base(setting), found.means(setting)
     rows = [["base", *(value(base[target]) for target in targets)]]
-    for at in np.unique(share):
-        means = {target: float(losses[target][share == at].mean()) for target in targets}
-        rows.append(
-            [percent(at), *(f"{value(means[t])} ({signed(means[t] - base[t])})" for t in targets)]
-        )
+    for k, share in enumerate(shares):
+        rows.append([percent(share), *(mean_words(means[t][k], base[t]) for t in targets)])
     names = target_names(targets)
-    caption = f"Trained at {setting_words(setting)}: mean over seeds, change from the base"
+    caption = (
+        f"Trained at {setting_words(setting)}: mean over {seeds_words(seeds)}, change from the base"
+    )
     columns = [f"share of {new_words(found)}", *(names[target] for target in targets)]
     note = f"In {unit_of(targets)}."
     wide = len(targets) > MOST_BESIDE
@@ -244,17 +274,18 @@ def _forecast_table(found: ContinualAnswer) -> Table:
 def _laws_section(found: ContinualAnswer) -> Section:
     laws = found.laws
     errors, names = laws.held_out_error, target_names(found.targets)
-    ranked = sorted(laws.forms, key=lambda name: float(np.mean(laws.forms[name].error)))
     rows = [
         [
             f"{name} (chosen)" if name == laws.form else name,
             percent(float(np.mean(laws.forms[name].error))),
             *(f"{errors[name][target]:.4f}" for target in found.targets),
+            f"{np.nanmean(list(laws.end_error[name].values())):.4f}",
             laws.forms[name].formula,
         ]
-        for name in ranked
+        for name in laws.ranked
     ]
-    columns = ["law", "squared error, held out", *(names[t] for t in found.targets), "formula"]
+    columns = ["law", "error over spread", *(names[t] for t in found.targets)]
+    columns += ["least and largest share", "formula"]
     table = Table(
         f"Laws of the share: held-out errors by target ({unit_of(found.targets)})",
         columns,
@@ -262,16 +293,18 @@ def _laws_section(found: ContinualAnswer) -> Section:
         text=frozenset({0, len(columns) - 1}),
         strong=frozenset({0}),
         note=(
-            "Each share was held out in turn, with all its runs. Squared error is a share of the "
-            "variance over shares, mean over targets; the others are mean absolute errors. "
-            "Formulae are of the loss as a share of the base's."
+            "Each share was held out in turn, with all its runs. Errors are mean absolute ones of "
+            "inner shares; the first is over the standard deviation of the losses, mean over "
+            "targets, and decides. With the least or the largest share held out (mean over "
+            "targets) a law extrapolates. Formulae are of the loss as a share of the base's."
         ),
         wide=True,
     )
     parts: list[Part] = [table]
-    if laws.refused:
-        refused = laws.refused.items()
-        parts.append(Notes(tuple(f"Refused: {name}: {plain(why)}." for name, why in refused)))
+    told = [f"Refused: {name}: {plain(why)}." for name, why in laws.refused.items()]
+    told += [f"Set aside: {name}: {plain(why)}." for name, why in laws.aside.items()]
+    if told:
+        parts.append(Notes(tuple(told)))
     runs = len(set(laws.trained.run.tolist()))
     lead = (
         f"{number_of(runs, 'continued run')} at {laws.trained.num_shares} shares of new data. The "

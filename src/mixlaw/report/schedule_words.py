@@ -11,7 +11,8 @@ from scipy.special import stdtrit
 from mixlaw.report.words import listing, percent, plain, signed
 from mixlaw.schedule import Schedule
 from mixlaw.stages import FittedStages, Gain, ScheduleDecision
-from mixlaw.study.schedule_verification import STATIC, ScheduleVerification
+from mixlaw.study.schedule_verification import SAME_DOSE, STATIC, ScheduleVerification
+from mixlaw.study.verification import Gain as Observed
 
 LEVEL = 0.9
 """Of intervals over seeds."""
@@ -82,9 +83,12 @@ def observed_gain_words(
 
 def is_better(found: ScheduleDecision, verified: ScheduleVerification | None) -> bool:
     """Whether to change the mixture during training: by what was trained at the target scale, or
-    without it (one seed tells nothing) by the forecast."""
-    by_seed = verified.compared.gains[STATIC].observed if verified else ()
-    return seeds_say(by_seed) == BETTER if len(by_seed) > 1 else found.worthwhile
+    without it (one seed tells nothing) by the forecast. No schedule is better that loses to the
+    static mixture of its own dose."""
+    if verified is None or len(verified.compared.gains[STATIC].observed) < 2:
+        return found.worthwhile
+    gains = {name: seeds_say(gain.observed) for name, gain in verified.compared.gains.items()}
+    return gains[STATIC] == BETTER and gains[SAME_DOSE] != WORSE
 
 
 def advice(found: ScheduleDecision, verified: ScheduleVerification | None) -> str:
@@ -94,12 +98,19 @@ def advice(found: ScheduleDecision, verified: ScheduleVerification | None) -> st
     forecast = found.reason.partition(": ")[2]
     if verified is None:
         return f"{text}: {forecast}."
-    gain = verified.compared.gains[STATIC]
-    seen = observed_gain_words(gain.observed, gain.predicted)
+    static, same_dose = (verified.compared.gains[name] for name in (STATIC, SAME_DOSE))
+    seen = f"over the best static mixture was {_gain_words(static)}"
+    if not better and seeds_say(same_dose.observed) == WORSE:
+        text = f"{text}, and look at that of the schedule's dose"
+        seen += f", and over the static one of the same dose {_gain_words(same_dose)}"
     return (
-        f"{text}: trained at the target scale, the staged schedule's gain over the best static "
-        f"mixture was {seen}. Before that: {forecast}."
+        f"{text}: trained at the target scale, the staged schedule's gain {seen}. Before that: "
+        f"{forecast}."
     )
+
+
+def _gain_words(gain: Observed) -> str:
+    return observed_gain_words(gain.observed, gain.predicted)
 
 
 def alternatives_words(found: ScheduleDecision) -> str:

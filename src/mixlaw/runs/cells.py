@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ forecast through its link to a loss, see `laws.links`."""
 HIGHER_IS_BETTER = frozenset({"score"})
 
 DOSE_TOLERANCE = 1e-4
-"""How far the weights of a scheduled run may lie from its dose; tables round."""
+"""How far the weights of a row may lie from the dose of its schedule; tables round."""
 
 
 def higher_is_better(target: str) -> bool:
@@ -35,7 +35,7 @@ def higher_is_better(target: str) -> bool:
 
 
 def number(row: Mapping[str, Any], key: str, index: int) -> float | None:
-    """None for an empty cell. Raises: RunTableError: text."""
+    """A cell of the row of an index from 0; None for an empty one. Raises: RunTableError: text."""
     cell = row.get(key)
     if cell is None or cell == "":
         return None
@@ -45,29 +45,46 @@ def number(row: Mapping[str, Any], key: str, index: int) -> float | None:
         raise RunTableError(f"row {index + 1}: {key} is {cell!r}; it must be a number") from None
 
 
-def schedule_of(row: Any, index: int) -> Schedule | None:
-    """None for an empty cell and for a schedule that never changes.
+def schedule_of(row: Mapping[str, Any], index: int, sum_tolerance: float) -> Schedule | None:
+    """The schedule of a row, also one that never changes; None for an empty cell.
 
-    Raises: RunTableError: something else.
+    Args:
+        sum_tolerance: sums in it that are this near to 1 are rescaled to it.
+    Raises: RunTableError: it is no JSON, or no schedule.
     """
-    cell = row.get("schedule") if isinstance(row, Mapping) else None
+    cell = row.get("schedule")
     if cell is None or cell == "":
         return None
     try:
-        found = Schedule.from_list(json.loads(cell) if isinstance(cell, str) else cell)
-    except (MixtureError, ValueError) as error:
-        raise RunTableError(f"row {index + 1}: {error}") from error
-    return None if found.is_static else found
+        given = json.loads(cell) if isinstance(cell, str) else cell
+    except ValueError as error:
+        raise RunTableError(
+            f"row {index + 1}: schedule is {cell!r}, which is no JSON ({error}); it must be "
+            "[[share of training, {domain: proportion}], ...]"
+        ) from error
+    try:
+        return Schedule.from_list(given, sum_tolerance=sum_tolerance)
+    except MixtureError as error:
+        raise RunTableError(f"row {index + 1}: schedule: {error}") from error
 
 
-def with_dose(row: Any, index: int, schedule: Schedule | None) -> Any:
-    """A row whose weights are the dose of its schedule. Raises: RunTableError: they are not."""
+def with_dose(
+    row: Mapping[str, Any], index: int, schedule: Schedule | None, sum_tolerance: float
+) -> Mapping[str, Any]:
+    """A row whose weights are the dose of its schedule, if it has one.
+
+    Args:
+        sum_tolerance: how far a table rounds, that is how far its weights may lie from the dose.
+    Raises: RunTableError: they lie further.
+    """
     if schedule is None:
         return row
+    tolerance = max(DOSE_TOLERANCE, sum_tolerance)
     dose = {f"weight/{name}": share for name, share in schedule.dose.items()}
-    for key in dict.fromkeys([*dose, *(key for key in row if str(key).startswith("weight/"))]):
-        given, expected = number(row, key, index), dose.get(key, 0.0)
-        if given is not None and abs(given - expected) > DOSE_TOLERANCE:
+    dose = {key: 0.0 for key in row if str(key).startswith("weight/")} | dose
+    for key, expected in dose.items():
+        given = number(row, key, index)
+        if given is not None and not abs(given - expected) <= tolerance:  # also so for NaN
             raise RunTableError(
                 f"row {index + 1}: {key} is {given}, its schedule gives {expected:.6g} over the "
                 "whole run; the weights of a scheduled run are its dose, or left empty"
@@ -78,6 +95,10 @@ def with_dose(row: Any, index: int, schedule: Schedule | None) -> Any:
 def starts(
     rows: Sequence[Mapping[str, Any]], targets: Sequence[str], columns: Sequence[str]
 ) -> np.ndarray:
+    """(n, T) the targets at step 0; NaN where a cell is empty, or its column missing.
+
+    Raises: RunTableError: a column of no target, or a value that is none of its metric.
+    """
     given = {c.removeprefix("start/") for c in columns if c.startswith("start/")}
     if strangers := sorted(given - set(targets)):
         raise RunTableError(f"start/ columns of {strangers}, which are no targets of the table")
@@ -87,6 +108,7 @@ def starts(
 
 
 def seed_of(row: Mapping[str, Any], index: int) -> int:
+    """0 for an empty cell. Raises: RunTableError: no whole number."""
     found = number(row, "seed", index) or 0.0
     if not (math.isfinite(found) and found.is_integer()):
         raise RunTableError(f"row {index + 1}: seed is {found}; it must be a whole number")
@@ -94,7 +116,10 @@ def seed_of(row: Mapping[str, Any], index: int) -> int:
 
 
 def positive(rows: Sequence[Mapping[str, Any]], key: str, *, or_zero: bool = False) -> np.ndarray:
-    """(n,) finite numbers above zero; NaN where the cell is empty."""
+    """(n,) finite numbers above zero (or zero); NaN where the cell is empty.
+
+    Raises: RunTableError: something else.
+    """
     out = np.full(len(rows), np.nan)
     for i, row in enumerate(rows):
         found = number(row, key, i)
@@ -112,6 +137,10 @@ def positive(rows: Sequence[Mapping[str, Any]], key: str, *, or_zero: bool = Fal
 def available(
     rows: Sequence[Mapping[str, Any]], domains: Sequence[str], columns: Sequence[str]
 ) -> np.ndarray:
+    """(n, M) unique tokens of each domain; inf where a cell is empty: they do not run out.
+
+    Raises: RunTableError: a column of no domain, no count, or a row without train_tokens.
+    """
     out = np.full((len(rows), len(domains)), np.nan)
     given = {c.removeprefix("available_tokens/") for c in columns if c.startswith("available_t")}
     if strangers := sorted(given - set(domains)):
@@ -130,6 +159,10 @@ def available(
 def weights_of(
     rows: Sequence[Mapping[str, Any]], domains: Sequence[str], sum_tolerance: float
 ) -> np.ndarray:
+    """(n, M) proportions, 0 where a cell is empty; sums this near to 1 are rescaled to it.
+
+    Raises: RunTableError: a negative proportion, or another sum.
+    """
     out = np.zeros((len(rows), len(domains)))
     for i, row in enumerate(rows):
         for j, domain in enumerate(domains):
@@ -150,7 +183,10 @@ def weights_of(
     return out / totals[:, None]
 
 
-def strings(rows: Sequence[Mapping[str, Any]], key: str, default) -> np.ndarray:
+def strings(
+    rows: Sequence[Mapping[str, Any]], key: str, default: Callable[[int], str]
+) -> np.ndarray:
+    """(n,) text; of the row's index by `default` where the cell is empty."""
     return np.array([str(row.get(key) or default(i)) for i, row in enumerate(rows)])
 
 

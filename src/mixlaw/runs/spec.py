@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from mixlaw.errors import MixtureError
@@ -26,6 +27,8 @@ class Start:
         digest: sha256 of what is in it (tensors and facts), as the file itself says.
         optimizer: whether the moments of Adam go on; else the weights alone are taken.
         rewarm: peak learning rate, as a share of the size's own.
+    Raises: MixtureError: an empty place or digest, a setting of another kind, or a rewarm that is
+        not finite and > 0.
     """
 
     checkpoint: str
@@ -34,8 +37,17 @@ class Start:
     rewarm: float = 1.0
 
     def __post_init__(self):
-        if not (math.isfinite(self.rewarm) and self.rewarm > 0):
-            raise MixtureError(f"rewarm is {self.rewarm}; it must be finite and > 0")
+        for name in ("checkpoint", "digest"):
+            if not isinstance(found := getattr(self, name), str) or not found:
+                raise MixtureError(f"the {name} of a start is {found!r}; it must be text")
+        if not isinstance(self.optimizer, bool):
+            raise MixtureError(
+                f"optimizer of a start is {self.optimizer!r}; it must be True or False"
+            )
+        is_number = isinstance(self.rewarm, Real) and not isinstance(self.rewarm, bool)
+        if not (is_number and 0 < self.rewarm < math.inf):  # also so for NaN
+            raise MixtureError(f"rewarm is {self.rewarm!r}; it must be a number, finite and > 0")
+        object.__setattr__(self, "rewarm", float(self.rewarm))  # 1 and 1.0 are one run
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,8 @@ class RunSpec:
         online: how the run adapts its mixture, which begins as `mixture`; None: it does not.
         start: the model to continue from; None: fresh weights.
         keep: whether the final model is kept, for others to continue from.
+    Raises: MixtureError: a mixture that is not the dose of the schedule, or a schedule and `online`
+        at once.
     """
 
     mixture: Mixture
@@ -126,6 +140,7 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The inverse of `to_dict`. Raises: MixtureError: a wrong mixture, schedule or start."""
         read = {**data, "mixture": Mixture(data["mixture"])}
         read["horizon_tokens"] = tuple(data["horizon_tokens"])
         if data.get("schedule"):
@@ -146,13 +161,14 @@ class RunResult:
         targets: one mapping target -> value per horizon; empty when failed.
         reason: why it failed.
         epochs: domain -> how often the longest horizon saw it, as counted; empty when failed.
-        start: the targets at step 0 of a run that continued a model; empty for others.
-        schedules: what an online run made of its mixture, one per horizon; empty for others.
+        at_start: the targets at step 0 of a run that continued a model; empty for others.
+        schedules: what an online or scheduled run has seen, to the step, one per horizon; empty for
+            those of one mixture throughout.
     """
 
     status: str
     targets: tuple[Mapping[str, float], ...] = ()
     reason: str = ""
     epochs: Mapping[str, float] = field(default_factory=dict)
-    start: Mapping[str, float] = field(default_factory=dict)
+    at_start: Mapping[str, float] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()

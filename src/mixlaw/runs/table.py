@@ -85,7 +85,8 @@ class RunTable:
         /<target>`, `rewarm`. None or "" is a missing value.
 
         Args:
-            sum_tolerance: weights whose sum is this near to 1 are rescaled to it.
+            sum_tolerance: weights whose sum is this near to 1 are rescaled to it, and so are the
+                shares and mixtures of a schedule, from whose dose the weights may lie as far.
         Raises: RunTableError: names the row, the value and the rule.
         """
         rows = list(rows)
@@ -94,10 +95,10 @@ class RunTable:
         for i, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise RunTableError(f"row {i + 1} is {row!r}; it must map column names to cells")
-        schedules = np.fromiter(
-            (schedule_of(row, i) for i, row in enumerate(rows)), object, len(rows)
-        )
-        rows = [with_dose(row, i, schedules[i]) for i, row in enumerate(rows)]
+        given = [schedule_of(row, i, sum_tolerance) for i, row in enumerate(rows)]
+        rows = [with_dose(row, i, given[i], sum_tolerance) for i, row in enumerate(rows)]
+        changing = (None if s is None or s.is_static else s for s in given)
+        schedules = np.fromiter(changing, object, len(rows))
         columns = list(dict.fromkeys(key for row in rows for key in row))
         domains = tuple(c.removeprefix("weight/") for c in columns if c.startswith("weight/"))
         targets = tuple(c for c in columns if c.partition("/")[0] in UNITS and "/" in c)
@@ -246,6 +247,10 @@ class RunTable:
     def staged(self) -> RunTable:
         """Rows whose mixture changed during training."""
         return self.select(np.array([schedule is not None for schedule in self.schedule], bool))
+
+    def continued(self) -> RunTable:
+        """Rows of runs that continue a trained model: one with losses at step 0, or re-warmed."""
+        return self.select(np.isfinite(self.start).any(axis=1) | np.isfinite(self.rewarm))
 
     def column(self, target: str) -> np.ndarray:
         """Values (n,) of one target. Raises: RunTableError: no such target."""

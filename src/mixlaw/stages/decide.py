@@ -20,6 +20,7 @@ from mixlaw.optimize.decide import NEARLY, Question
 from mixlaw.schedule import Schedule
 from mixlaw.stages.decision import Alternative, Gain, ScheduleDecision, ScheduleForecast
 from mixlaw.stages.fitting import FittedStages
+from mixlaw.stages.forms import BASELINE
 from mixlaw.stages.points import unequal
 from mixlaw.stages.solve import TOLERANCE, StageProblem, best_schedule
 
@@ -141,14 +142,11 @@ class _Decider:
             found.append((solution.value, shares, stages, solution))
         found.sort(key=lambda one: one[0])
         _, _, stages, solution = found[0]
-        schedule = self._distinct(stages.schedule(solution.proportions))
-        staged, static, same_dose = (
-            self._forecast(one)
-            for one in (
-                schedule,
-                Schedule.static(self.static.recommended),
-                Schedule.static(schedule.dose),
-            )
+        schedule = stages.schedule(solution.proportions)
+        best = Schedule.static(self._best_static(schedule.dose))
+        schedule = self._distinct(schedule, best)
+        staged, static, same_dose = map(
+            self._forecast, (schedule, best, Schedule.static(schedule.dose))
         )
         coefficients = solution.weights @ self.problem.matrix
         over_static = self._gain(staged, static, coefficients)
@@ -173,10 +171,22 @@ class _Decider:
             warnings=self._warnings(schedule, stages, rounded),
         )
 
-    def _distinct(self, schedule: Schedule) -> Schedule:
-        """The schedule, or the best static mixture where that is as good to the solver's accuracy:
-        stages that gain nothing are none."""
-        static = Schedule.static(self.static.recommended)
+    def _best_static(self, dose: Mixture) -> Mixture:
+        """The best static mixture known: a law with many minima may show a better one only from the
+        dose of a schedule."""
+        problem = StageProblem.of(self.fitted, self.question, self.problem, (1.0,))
+        known = self.static.recommended.array(self.fitted.domains)
+        solution = problem.solve(np.stack([known, dose.array(self.fitted.domains)]))
+        value = float(problem.at(known).parts.max())
+        if value - solution.value <= 10 * TOLERANCE * max(1.0, abs(value)):
+            return self.static.recommended
+        return Mixture.from_array(self.fitted.domains, solution.proportions)
+
+    def _distinct(self, schedule: Schedule, static: Schedule) -> Schedule:
+        """The schedule, or the best static mixture where the order does not matter or that is as
+        good to the solver's accuracy: stages that gain nothing are none."""
+        if self.fitted.form == BASELINE:
+            return static
         values = self.fitted.predict(
             [schedule, static], *self.where, available_tokens=self.scale.available_tokens
         )
@@ -252,12 +262,12 @@ class _Decider:
 
     def _reason(self, gain: Gain, staged: ScheduleForecast) -> str:
         value, fitted = gain.interval, self.fitted
-        if fitted.held_out is None:
+        if not np.isfinite(value.half_width):
             return (
-                f"static: the staged schedule is forecast {value.value:.4g} lower, but no staged "
-                "run has tested that forecast"
+                f"static: the staged schedule is forecast {value.value:.4g} lower, but too few "
+                "staged runs that measured the objective have tested that forecast"
             )
-        if fitted.form == "dose":
+        if fitted.form == BASELINE:
             return "static: held-out staged runs show no effect of the order of the stages"
         if staged.schedule.is_static:
             return "static: no schedule of these stages is forecast better than a static mixture"
@@ -277,7 +287,7 @@ class _Decider:
     ) -> tuple[str, ...]:
         fitted, out = self.fitted, list(self.fitted.warnings)
         size = float(unequal(fitted.at([schedule], *self.where))[0])
-        most = float(fitted.sizes.max(initial=0.0))
+        most = float(unequal(fitted.judged).max(initial=0.0))
         if fitted.held_out is not None and size > most:
             out.append(
                 f"the stages differ more ({size:.2f}, mean Hellinger distance from the dose) than "

@@ -14,16 +14,17 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws import FittedLaws
-from mixlaw.laws.regret import FREEDOM, OWN_SHARES
+from mixlaw.laws.regret import error_field, own_covariance
 from mixlaw.laws.scoring import blanks
 from mixlaw.laws.together import Together
 from mixlaw.laws.uncertainty import LEVEL, HeldOut
 from mixlaw.schedule import Schedule
 from mixlaw.stages.effects import Effect
 from mixlaw.stages.forms import load_effect
+from mixlaw.stages.order_error import own_scales, reasons_of
 from mixlaw.stages.points import StagePoints, unequal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class FormScore:
 
     Attributes:
         error: mean over targets of its squared error, over that of "dose".
-        rmse, mae: (T,) in the targets' unit.
+        rmse, mae: (T,) in the targets' unit; NaN where no staged run measured it.
         bias: (T,) mean of predicted less observed.
         predictions: (n, T) of the staged rows.
     """
@@ -44,7 +45,7 @@ class FormScore:
     predictions: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name).tolist() for name in ("rmse", "mae", "bias")}
+        numbers = {name: blanks(getattr(self, name)[None])[0] for name in ("rmse", "mae", "bias")}
         return {"error": self.error, **numbers, "predictions": blanks(self.predictions)}
 
     @classmethod
@@ -67,7 +68,8 @@ class FittedStages:
         scores: form -> how it did on held-out staged runs; empty where these were too few.
         refused: form -> why it could not be fitted.
         held_out: residuals of the chosen form, one row per held-out schedule; None without.
-        sizes: (m,) how unequal the stages of these schedules are (`points.unequal`).
+        judged: the m schedules that were held out, at the scales of their residuals.
+        orders: (m, T) effects of their order, by the folds that did not see them.
         warnings: read them before you rely on it.
     """
 
@@ -79,7 +81,8 @@ class FittedStages:
     scores: Mapping[str, FormScore]
     refused: Mapping[str, str]
     held_out: HeldOut | None
-    sizes: np.ndarray
+    judged: StagePoints
+    orders: np.ndarray
     warnings: tuple[str, ...]
 
     @property
@@ -196,7 +199,7 @@ class FittedStages:
 
             the static law's error at the two doses beyond its folds (`regret.ErrorField`)
             the folds of the static law, and those of the effect: jackknife, as there
-            the order: `own_scale` times how unequal the stages are, for each of the two
+            the order's own, of each of the two: `order_error`
 
         Infinite where one is staged, and `half_width` is.
         """
@@ -214,12 +217,12 @@ class FittedStages:
         at_dose = self.static.of_folds(
             coefficients, at.dose, *where, available_tokens=available_tokens
         )
-        laws = [Together(list(fold.values())) for fold in self.static.folds]
-        with_order = np.stack([_values(law, self.effect, at) @ coefficients for law in laws])
-        own = self.own_scale(coefficients) * held_out.widening(*where)
-        variance = static**2 - _jackknife(at_dose) + _jackknife(with_order)
-        variance += _jackknife(self._by_folds(coefficients, at))
-        return float(np.sqrt(max(0.0, variance) + own**2 * float((sizes**2).sum())))
+        folds = self._static_folds(coefficients, at), self._by_folds(coefficients, at)
+        shared = static**2 - _jackknife(at_dose) + sum(map(_jackknife, folds))
+        effects = self.values(at) - self._law.predict(at.at_dose)
+        reasons = reasons_of(coefficients, sizes, effects)
+        own = self.order_error(coefficients) * held_out.widening(*where)
+        return float(np.sqrt(max(0.0, shared) + float((reasons**2 @ own**2).sum())))
 
     def _tested(self, coefficients: np.ndarray) -> HeldOut | None:
         """The residuals, if two schedules or more have all targets that count."""
@@ -232,13 +235,14 @@ class FittedStages:
         """(K, q) of `coefficients (T,) @ targets` by the effects of all folds."""
         return np.stack([_values(self._law, effect, at) @ coefficients for effect in self.folds])
 
-    def own_scale(self, coefficients: np.ndarray) -> float:
-        """The error of an order's effect on `coefficients (T,) @ targets`, per unit of how unequal
-        the stages are: what residuals of held-out schedules have beyond the static law's, its
-        posterior mean, flat in the logarithm, Student t errors.
+    def _static_folds(self, coefficients: np.ndarray, at: StagePoints) -> np.ndarray:
+        """(K, q) of `coefficients (T,) @ targets` by the static laws of all folds."""
+        laws = [Together(list(fold.values())) for fold in self.static.folds]
+        return np.stack([_values(law, self.effect, at) @ coefficients for law in laws])
 
-        Residuals count in full, not about their mean: an effect that is always judged too large is
-        judged wrongly.
+    def order_error(self, coefficients: np.ndarray) -> np.ndarray:
+        """(3,) own error of an order's effect on `coefficients (T,) @ targets`, per unit of how
+        unequal the stages are, of the gain and of the harm that are forecast (`order_error`).
 
         Raises: FitError: fewer than two schedules were held out that measured the targets.
         """
@@ -249,19 +253,16 @@ class FittedStages:
                 "count, so the error of an order's effect is unknown; train more staged runs"
             )
         residuals, _ = held_out.of_objective(coefficients)
-        counts = np.flatnonzero(coefficients)
-        sizes = self.sizes[np.isfinite(held_out.residuals[:, counts]).all(axis=1)]
-        static, _ = self.static.within.of_objective(coefficients)
-        noise = float(np.mean(static**2))
-        size = float(np.sqrt(np.mean(residuals**2) / np.mean(sizes**2)))
-        if size == 0:
-            return 0.0
-        tried = size * OWN_SHARES
-        variances = noise + (tried[:, None] * sizes) ** 2
-        tails = np.log1p(residuals**2 / (FREEDOM * variances))
-        fit = np.sum(-0.5 * np.log(variances) - (FREEDOM + 1) / 2 * tails, axis=1)
-        odds = np.exp(fit - fit.max())
-        return float(odds @ tried / odds.sum())
+        counts = np.isfinite(held_out.residuals[:, np.flatnonzero(coefficients)])
+        known = np.flatnonzero(counts.all(axis=1))
+        at = self.judged.select(known)
+        scale = (None if np.isnan(most) else most for most in held_out.largest.values())
+        field = error_field(self.static, coefficients, *scale)
+        shared = field.own**2 * own_covariance(at.dose, noise=True)
+        shared += _covariance(self._static_folds(coefficients, at))
+        shared += _covariance(self._by_folds(coefficients, at))
+        reasons = reasons_of(coefficients, unequal(at), self.orders[known])
+        return own_scales(residuals, shared, reasons)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an object that predicts bit-identically."""
@@ -275,7 +276,8 @@ class FittedStages:
             "scores": {name: one.to_dict() for name, one in self.scores.items()},
             "refused": dict(self.refused),
             "held_out": self.held_out and self.held_out.to_dict(),
-            "sizes": self.sizes.tolist(),
+            "judged": self.judged.to_dict(),
+            "orders": blanks(self.orders),
             "warnings": list(self.warnings),
         }
 
@@ -297,7 +299,8 @@ class FittedStages:
             scores={name: FormScore.from_dict(one) for name, one in data["scores"].items()},
             refused=dict(data["refused"]),
             held_out=data["held_out"] and HeldOut.from_dict(data["held_out"]),
-            sizes=np.array(data["sizes"], float),
+            judged=StagePoints.from_dict(data["judged"], len(static.domains)),
+            orders=np.array(data["orders"], float).reshape(-1, len(static.targets)),
             warnings=tuple(data["warnings"]),
         )
 
@@ -307,6 +310,12 @@ def _values(law: Together, effect: Effect, at: StagePoints) -> np.ndarray:
     # Equal stages have no effect, not even that of rounding.
     order = np.where(at.equal[:, None], 0.0, effect.values(law, at))
     return law.predict(at.at_dose) + order
+
+
+def _covariance(folds: np.ndarray) -> np.ndarray:
+    """(q, q) by the grouped jackknife, from what each fold says (K, q)."""
+    centred = folds - folds.mean(axis=0)
+    return (len(folds) - 1) / len(folds) * centred.T @ centred
 
 
 def _jackknife(folds: np.ndarray) -> float:

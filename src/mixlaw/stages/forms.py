@@ -24,6 +24,9 @@ from mixlaw.stages.effects import Blend, Dose, Dynamic, Effect, Recency, Relaxat
 from mixlaw.stages.points import StagePoints
 from mixlaw.stages.trajectory import fit_trajectory
 
+BASELINE = "dose"
+"""The form without an effect of the order."""
+
 RATE_SD, TARGETS_SD = 1.0, 0.3
 """Prior of a rate's logarithm: around 0 (the order does not matter) for the targets together, and
 of each target around their common value."""
@@ -154,7 +157,7 @@ FORMS: dict[str, Form] = {
     ),
     "blend": Form("mean of recency and relaxation", _fit_blend, _load_blend),
 }
-"""Name -> form; "dose" is the baseline, order does not matter."""
+"""Name -> form."""
 
 
 def load_effect(data: Mapping[str, Any]) -> Effect:

@@ -94,18 +94,27 @@ class StagePoints:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, without the unique tokens."""
+        """JSON-able; `from_dict` gives equal points."""
         counts = {axis: blanks(getattr(self, axis)[:, None]) for axis in AXES}
-        return {"shares": self.shares.tolist(), "mixtures": self.mixtures.tolist(), **counts}
+        unique = self.available_tokens
+        if unique is not None:  # JSON lacks infinity, too
+            unique = blanks(np.where(np.isfinite(unique), unique, np.nan))
+        parts = {"shares": self.shares.tolist(), "mixtures": self.mixtures.tolist()}
+        return {**parts, **counts, "available_tokens": unique}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], num_domains: int) -> StagePoints:
-        n = len(data["shares"])
+        n, unique = len(data["shares"]), data["available_tokens"]
         stages = len(data["shares"][0]) if n else 1
+        if unique is not None:
+            unique = np.nan_to_num(np.array(unique, float).reshape(n, num_domains), nan=np.inf)
+        num_params, train_tokens = (np.array(data[axis], float).reshape(n) for axis in AXES)
         return cls(
             np.array(data["shares"], float).reshape(n, stages),
             np.array(data["mixtures"], float).reshape(n, stages, num_domains),
-            *(np.array(data[axis], float).reshape(n) for axis in AXES),
+            num_params,
+            train_tokens,
+            unique,
         )
 
     @cached_property

@@ -12,6 +12,7 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws import FittedLaws
+from mixlaw.laws.fitting import refuse_continued
 from mixlaw.laws.points import AXES
 from mixlaw.laws.scoring import column_means
 from mixlaw.laws.uncertainty import HeldOut
@@ -19,8 +20,7 @@ from mixlaw.runs import VERIFY, RunTable
 from mixlaw.schedule import Schedule
 from mixlaw.stages.effects import Effect
 from mixlaw.stages.fitting import FittedStages, FormScore
-from mixlaw.stages.forms import FORMS, Evidence
-from mixlaw.stages.points import unequal
+from mixlaw.stages.forms import BASELINE, FORMS, Evidence
 
 FEWEST_SCHEDULES, MOST_FOLDS = 3, 8
 """Different staged schedules from which forms are cross-validated, and groups of them at most."""
@@ -28,9 +28,9 @@ FEWEST_SCHEDULES, MOST_FOLDS = 3, 8
 WORTH_OF_A_FORM = 0.9
 """A form must have at most this share of the squared error of "dose", or dose is chosen."""
 
-BASELINE, UNTESTED = "dose", ("recency",)
-"""The form without an effect; and those that are taken untested, the first that can be fitted,
-where staged runs are too few to choose by. Forms that need none are not among these: fitted to
+UNTESTED = ("recency",)
+"""Forms that are taken untested, the first that can be fitted, where staged runs are too few to
+choose by. Forms that need none are not among these: fitted to
 static trajectories alone they had the sign of the order's effect wrong (docs/decisions.md)."""
 
 
@@ -54,7 +54,8 @@ def fit_stages(
         static: fitted to the static rows (`fit_laws(runs.static())`).
         candidates: names of `forms.FORMS`; default: all. "dose" is always among them.
         seed: of the folds.
-    Raises: FitError: an unknown candidate, or a table without the law's domains or targets.
+    Raises: FitError: an unknown candidate, a table without the law's domains or targets, or rows
+        that continue a trained model.
     """
     names = _names(candidates)
     evidence = _evidence(runs, static)
@@ -82,7 +83,8 @@ def fit_stages(
         predictions[name] = _held_out(evidence, folds[name], fold_of)
     scores = _scores(predictions, evidence.values)
     chosen = _choice({name: one.error for name, one in scores.items()})
-    held_out, sizes = _residuals(evidence, scores[chosen].predictions, groups, fold_of)
+    held_out, rows = _residuals(evidence, scores[chosen].predictions, groups, fold_of)
+    orders = scores[chosen].predictions - scores[BASELINE].predictions
     return FittedStages(
         form=chosen,
         static=static,
@@ -92,7 +94,8 @@ def fit_stages(
         scores=scores,
         refused=refused,
         held_out=held_out,
-        sizes=sizes,
+        judged=evidence.at.select(rows),
+        orders=orders[rows],
         warnings=_warnings(held_out, static),
     )
 
@@ -113,7 +116,8 @@ def _untested(
         scores={},
         refused=refused,
         held_out=None,
-        sizes=np.empty(0),
+        judged=evidence.at.select(np.empty(0, int)),
+        orders=np.empty((0, len(evidence.static.targets))),
         warnings=(text,),
     )
 
@@ -148,6 +152,7 @@ def _evidence(runs: RunTable, static: FittedLaws) -> Evidence:
     )
     runs = runs.done()
     runs = runs.select(runs.role != VERIFY)
+    refuse_continued(runs)
     staged = np.array([schedule is not None for schedule in runs.schedule], bool)
     if staged.any():
         missing = [
@@ -229,7 +234,7 @@ def _residuals(
     evidence: Evidence, predictions: np.ndarray, groups: np.ndarray, fold_of: np.ndarray
 ) -> tuple[HeldOut, np.ndarray]:
     """One row of residuals per schedule, its longest runs' at the largest size, averaged over
-    seeds; and how unequal its stages are."""
+    seeds; and one staged row (m,) of each."""
     at, residuals = evidence.at, predictions - evidence.values
     size = np.nan_to_num(at.num_params)
     rows = []
@@ -238,17 +243,18 @@ def _residuals(
         largest = of_group[size[of_group] == size[of_group].max()]
         tokens = np.nan_to_num(at.train_tokens[largest])
         rows.append(largest[tokens == tokens.max()])
+    first = np.array([at_group[0] for at_group in rows])
     counts = {axis: getattr(at, axis) for axis in AXES}
     ends = {axis: count[np.isfinite(count)] for axis, count in counts.items()}
     held_out = HeldOut(
         targets=evidence.static.targets,
         residuals=np.stack([column_means(residuals[at_group]) for at_group in rows]),
-        fold=fold_of[[at_group[0] for at_group in rows]],
+        fold=fold_of[first],
         reach=dict.fromkeys(AXES, 0.0),
         smallest={a: float(c.min()) if len(c) else np.nan for a, c in ends.items()},
         largest={a: float(c.max()) if len(c) else np.nan for a, c in ends.items()},
     )
-    return held_out, unequal(at)[[at_group[0] for at_group in rows]]
+    return held_out, first
 
 
 def _warnings(held_out: HeldOut, static: FittedLaws) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from mixlaw.files import digest, read_json, write_json
 
 DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
 PARETO, VERIFICATION, REPORT = "pareto.json", "verification.json", "report.html"
-CONTINUAL = "continual.json"
+CONTINUAL, CONTINUAL_BASES = "continual.json", "continual-bases.json"
 STAGED_DESIGN, STAGES, SCHEDULE = "staged-design.json", "stages.json", "schedule.json"
 SCHEDULE_VERIFICATION = "schedule-verification.json"
 

@@ -13,13 +13,14 @@ from mixlaw.continual import ContinualLaws, Move, Setting, fit_continual
 from mixlaw.continual.laws import FORMAT_VERSION as LAWS_FORMAT
 from mixlaw.errors import StudyError
 from mixlaw.files import digest
+from mixlaw.mixture import Mixture
 from mixlaw.optimize import Objective
 from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study.config import StudyConfig
 from mixlaw.study.continual_config import ContinualConfig
 from mixlaw.study.deciding import fit_targets
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +73,28 @@ class ContinualAnswer:
     def seen(self, setting: Setting) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Shares (n,) of the trained runs at a setting, every seed, and target -> losses (n,)."""
         trained = self.laws.trained
-        here = np.ones(len(trained.share), bool)
-        for axis, at in setting.to_dict().items():
-            here &= np.isnan(getattr(trained, axis)) if at is None else getattr(trained, axis) == at
+        here = trained.rows(setting)
         found = dict(zip(self.laws.targets, trained.losses[:, here], strict=True))
         return trained.share[here], found
+
+    def means(self, setting: Setting) -> tuple[np.ndarray, dict[str, np.ndarray], tuple[int, int]]:
+        """The shares (k,) trained at a setting, target -> mean losses (k,), NaN where a share has
+        none, and the fewest and most seeds of a share."""
+        trained = self.laws.trained
+        here = trained.rows(setting)
+        ids = trained.share_ids[here]
+        distinct = np.unique(ids)
+        members = ids == distinct[:, None]  # (k, n)
+        seeds = [len(set(trained.seed[here][of_share])) for of_share in members]
+        means = {}
+        for target, losses in self.seen(setting)[1].items():
+            known = members & np.isfinite(losses)
+            total, count = np.where(known, losses, 0.0).sum(axis=1), known.sum(axis=1)
+            means[target] = np.divide(
+                total, count, out=np.full(len(count), np.nan), where=count > 0
+            )
+        shares = np.array([trained.share[here][of_share].mean() for of_share in members])
+        return shares, means, (min(seeds), max(seeds))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -100,26 +118,36 @@ def answer(config: StudyConfig, settings: ContinualConfig, runs: RunTable) -> Co
         side. FitError: as `mixlaw.continual.fit_continual`.
     """
     runs, base = of_sides(settings, runs), settings.base.losses
-    targets = _targets(config, settings, runs)
+    targets, left_out = _targets(config, settings, runs)
     laws = fit_continual(runs, new=settings.new, base=base, targets=targets, seed=config.seed)
+    if config.table is not None:
+        asked = {"old": settings.old_mixture, "new": settings.new_mixture}
+        laws = laws.continuing(**{side: Mixture(m) for side, m in asked.items() if m is not None})
     weights, notes = _weights(config.objective.build())
     moves = laws.moves(weights, tolerance=settings.tolerance, level=config.fit.level)
-    return ContinualAnswer(laws, moves, notes)
+    return ContinualAnswer(laws, moves, (*left_out, *notes))
 
 
 def basis_of(config: StudyConfig, settings: ContinualConfig, runs: RunTable) -> dict[str, Any]:
     """All that an answer is made from, JSON-able."""
-    told = settings.model_dump(include={"new", "old", "tolerance", "targets"})
-    basis = {"runs": digest(runs.rows()), "settings": told, "base": settings.base.losses}
-    basis |= {"format": [FORMAT_VERSION, LAWS_FORMAT]}
+    told = {"new", "old", "tolerance", "targets", "old_mixture", "new_mixture"}
+    basis = {"runs": digest(runs.rows()), "settings": settings.model_dump(include=told)}
+    basis |= {"base": settings.base.losses, "format": [FORMAT_VERSION, LAWS_FORMAT]}
     basis |= {"seed": config.seed, "level": config.fit.level}
     return basis | config.model_dump(include={"objective"})
+
+
+def continues_alone(settings: ContinualConfig, runs: RunTable) -> bool:
+    """Whether all rows of a table continue a model."""
+    started = np.isfinite(runs.start).any(axis=1)
+    return settings.base.losses is not None or (len(runs) > 0 and bool(started.all()))
 
 
 def of_sides(settings: ContinualConfig, runs: RunTable) -> RunTable:
     """The runs over the old and new domains alone. Raises: StudyError: they have others, too."""
     try:
         settings.check_domains(runs.domains)
+        settings.check_mixtures(runs.domains)
     except ValueError as error:
         raise StudyError(str(error)) from error
     sides = [*settings.old_of(runs.domains), *settings.new]
@@ -141,29 +169,52 @@ def of_sides(settings: ContinualConfig, runs: RunTable) -> RunTable:
 
 def _targets(
     config: StudyConfig, settings: ContinualConfig, runs: RunTable
-) -> dict[str, str] | list[str]:
-    """What is fitted: losses of a side, with the side, and else those of the objective.
+) -> tuple[dict[str, str] | list[str], tuple[str, ...]]:
+    """What is fitted: losses of a side, with the side, and else those of the objective; and notes
+    of what is left out.
 
     A target of neither side leaves out the laws that read the share of a target's own.
     """
     wanted, losses = fit_targets(config, runs)
-    if strangers := sorted(set(settings.targets) - set(losses)):
-        raise StudyError(
-            f"continual.targets names {strangers}, which are no losses of the runs in the metric "
-            f"of the objective: {losses}"
-        )
     old, base = settings.old_of(runs.domains), settings.base.losses
+    for key, named in (("targets", settings.targets), ("base.losses", base or {})):
+        if strangers := sorted(set(named) - set(losses)):
+            raise StudyError(
+                f"continual.{key} names {strangers}, which are no losses of the runs in the metric "
+                f"of the objective: {losses}"
+            )
     sides = {name: "old" if name in old else "new" for name in runs.domains}
     known = {t: settings.targets.get(t) or sides.get(t.partition("/")[2]) for t in losses}
-    known = {t: side for t, side in known.items() if base is None or t in base or t in wanted}
-    if "old" not in known.values():
+    protected = [target for target, side in known.items() if side == "old"]
+    if not protected:
         raise StudyError(
             f"none of {list(known)} is named after an old domain, so it is unknown what must not "
             "be lost; say it: continual: {targets: {loss/...: old}}"
         )
-    kept = {t: side for t, side in known.items() if side is not None or t in wanted}
+    if base is not None and (bare := [t for t in protected if t not in base]):
+        raise StudyError(
+            f"continual.base.losses lacks {bare}, which would not be kept from rising; give the "
+            "base's loss of each old target"
+        )
+    kept, notes = {}, []
+    for target, side in known.items():
+        if target in wanted or side == "old":
+            kept[target] = side
+        elif side is None:
+            continue
+        elif base is not None and target not in base:
+            notes.append(f"{target} is left out: continual.base.losses lacks it")
+        elif _constant(runs.column(target)):
+            notes.append(f"{target} is left out: it is constant, so nothing can be learned from it")
+        else:
+            kept[target] = side
     of_a_side = {t: side for t, side in kept.items() if side is not None}
-    return of_a_side if len(of_a_side) == len(kept) else list(kept)
+    return of_a_side if len(of_a_side) == len(kept) else list(kept), tuple(notes)
+
+
+def _constant(losses: np.ndarray) -> bool:
+    known = losses[np.isfinite(losses)]
+    return known.size > 0 and np.ptp(known) <= 1e-12 * np.abs(known).max()
 
 
 def _weights(objective: Objective) -> tuple[dict[str, float] | None, tuple[str, ...]]:

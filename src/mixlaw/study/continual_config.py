@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mixlaw.continual.forms import FEWEST_SHARES
 from mixlaw.errors import MixlawError
 from mixlaw.mixture import Mixture
 from mixlaw.runs import UNITS
@@ -17,9 +18,6 @@ from mixlaw.study.training_config import Horizons
 
 if TYPE_CHECKING:
     from mixlaw.study.config import StudyConfig
-
-LEAST_SHARES = 4
-"""Different shares of new data, below which a curve in the share cannot be told from another."""
 
 Rise = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -59,7 +57,7 @@ class ContinualConfig(Section):
         tolerance: how far old targets may rise above their base values, in their unit; one for
             all, or target -> rise.
         new_mixture, old_mixture: within each side; default: as the base was trained here, else
-            natural.
+            natural. With a table: at which to answer, where its runs vary it; default: their mean.
         sizes: default: those of training.
         targets: target -> side, of those that are not named after a domain.
     """
@@ -83,9 +81,9 @@ class ContinualConfig(Section):
         for name, given in vars(self).items():
             if isinstance(given, list) and len(set(given)) < len(given):
                 raise ValueError(f"{name} are {given}; name each once")
-        if len(self.shares) < LEAST_SHARES:
+        if len(self.shares) < FEWEST_SHARES:
             raise ValueError(
-                f"shares are {self.shares}; at least {LEAST_SHARES} different ones are needed to "
+                f"shares are {self.shares}; at least {FEWEST_SHARES} different ones are needed to "
                 "see how the losses bend"
             )
         if both := sorted(set(self.new) & set(self.old or ())):
@@ -109,31 +107,34 @@ class ContinualConfig(Section):
                 "and to lose"
             )
 
+    def check_mixtures(self, domains: Sequence[str]) -> None:
+        """Raises: ValueError: one that is no mixture, or of domains of another side."""
+        given = {
+            "new_mixture": (self.new_mixture, self.new),
+            "old_mixture": (self.old_mixture, self.old_of(domains)),
+            "base.mixture": (self.base.mixture, domains),
+        }
+        for key, (shares, side) in given.items():
+            if shares is None:
+                continue
+            if strangers := sorted(set(shares) - set(side)):
+                raise ValueError(f"continual.{key} names {strangers}, not among {[*side]}")
+            try:
+                Mixture(shares)
+            except MixlawError as error:
+                raise ValueError(f"continual.{key}: {error}") from error
+
     def check_training(self, config: StudyConfig) -> None:
         """What a study that trains may not say. Raises: ValueError."""
         domains = list(config.domains)
         self.check_domains(domains)
+        self.check_mixtures(domains)
         old, base = self.old_of(domains), self.base
         if base.losses is not None:
             raise ValueError(
                 "continual.base.losses are for a table of runs; here they are measured before the "
                 "first step of each continued run: give base.mixture, base.checkpoint or neither"
             )
-        sides = {"new_mixture": self.new, "old_mixture": old, "base.mixture": domains}
-        given = {
-            "new_mixture": self.new_mixture,
-            "old_mixture": self.old_mixture,
-            "base.mixture": base.mixture,
-        }
-        for key, shares in given.items():
-            if shares is None:
-                continue
-            if strangers := sorted(set(shares) - set(sides[key])):
-                raise ValueError(f"continual.{key} names {strangers}, not among {sides[key]}")
-            try:
-                Mixture(shares)
-            except MixlawError as error:
-                raise ValueError(f"continual.{key}: {error}") from error
         if base.mixture and math.fsum(base.mixture.get(name, 0.0) for name in old) <= 0:
             raise ValueError(f"continual.base.mixture has nothing of the old domains {old}")
         sizes = self.sizes_of(config)
@@ -147,7 +148,7 @@ class ContinualConfig(Section):
 
     def check_table(self) -> None:
         """What a table of continued runs says itself. Raises: ValueError."""
-        told = {"new", "old", "base", "tolerance", "targets"}
+        told = {"new", "old", "base", "tolerance", "targets", "new_mixture", "old_mixture"}
         if idle := sorted(f"continual.{key}" for key in self.model_fields_set - told):
             raise ValueError(f"with a table of finished runs {idle} would do nothing; remove them")
         if self.base.model_fields_set - {"losses"}:

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mixlaw.errors import StudyError
+from mixlaw.errors import StorageError, StudyError
 from mixlaw.mixture import Mixture
-from mixlaw.runs import FAILED, RunSpec, RunTable
+from mixlaw.runs import FAILED, RunSpec, RunTable, Start
 from mixlaw.store import start_from
+from mixlaw.study.artefacts import CONTINUAL_BASES
 from mixlaw.study.continual_config import ContinualConfig
 from mixlaw.study.launching import Launching, refuse_missing
 from mixlaw.study.own_runs import OwnRuns
@@ -66,14 +67,14 @@ class Continuing:
         }
 
     def continued(self) -> list[RunSpec]:
-        """The runs that continue the bases, which there are.
+        """The runs that continue the bases, which there are, or were when they were continued.
 
         Their order of data is by other seeds than the base's, so that what is replayed is not the
         beginning of what the base saw.
         Raises: StudyError: a base diverged. StorageError, CheckpointError: no model of ours.
         """
         config, settings = self.own.config, self.settings
-        places = self._places()
+        starts = self._starts()
         order = itertools.product(
             settings.sizes_of(config), settings.rewarm, settings.shares, range(settings.seeds)
         )
@@ -84,9 +85,38 @@ class Continuing:
                 label += f", re-warmed to {rewarm:g}"
             seed, horizons = config.seed + 1 + extra, settings.horizons_of(size, config)
             spec = self._spec(self.mixture(share), label, CONTINUED, seed, size, horizons)
-            start = start_from(places[size], optimizer=settings.optimizer, rewarm=rewarm)
+            start = replace(starts[size], optimizer=settings.optimizer, rewarm=rewarm)
             specs.append(replace(spec, start=start))
         return specs
+
+    def _starts(self) -> dict[str, Start]:
+        """Size -> the model that is continued. One that was deleted is known by its digest."""
+        known = self._known_digests()
+        found = {}
+        for size, place in self._places().items():
+            try:
+                found[size] = start_from(place)
+            except StorageError:
+                if (digest := known.get(self._name_of(size))) is None:
+                    raise
+                found[size] = Start(place, digest)
+        return found
+
+    def _name_of(self, size: str) -> str:
+        """Of the base of a size, wherever the study lies."""
+        return self.settings.base.checkpoint or self.bases()[size].run_id
+
+    def _known_digests(self) -> dict[str, str]:
+        """Name of a base -> digest of its model, of all that this study has continued."""
+        stored = self.own.artefacts.read(CONTINUAL_BASES)
+        return dict(stored["result"]) if stored else {}
+
+    def _remember(self, specs: Sequence[RunSpec]) -> None:
+        """The bases of these runs, so that their models may be deleted."""
+        known = self._known_digests()
+        digests = {self._name_of(spec.size): spec.start.digest for spec in specs if spec.start}
+        if known != known | digests:
+            self.own.artefacts.write(CONTINUAL_BASES, sorted(known | digests), known | digests)
 
     def _places(self) -> dict[str, str]:
         """Size -> path or URL of the model that is continued."""
@@ -115,14 +145,17 @@ class Continuing:
         return replace(spec, pools=None, keep=role == BASE)
 
     def train(self, launching: Launching) -> RunTable:
-        """Train what is missing: the bases first, then what continues them.
+        """Train what is missing: the bases first, then what continues them. A base without its
+        model is trained again only where a run that continues it is missing.
 
         Raises: TrainError: runs have no result still; the table is written before.
         """
         swarm = self.own.swarm
-        bases = list(self.bases().values())
-        refuse_missing(launching.train(swarm, bases), bases)
+        if self.trained() is None:
+            bases = list(self.bases().values())
+            refuse_missing(launching.train(swarm, bases), bases)
         specs = self.continued()
+        self._remember(specs)
         missing = launching.train(swarm, specs)
         found = self._table(specs)
         found.write(self.own.folder / CONTINUED_RUNS)
@@ -131,10 +164,10 @@ class Continuing:
 
     def trained(self) -> RunTable | None:
         """The continued runs of the present settings; None when some are missing."""
-        bases = list(self.bases().values())
-        if self.own.store.unfinished(bases):
+        try:
+            specs = self.continued()
+        except (StorageError, StudyError):  # no model to continue yet, or none any more
             return None
-        specs = self.continued()
         return None if self.own.store.unfinished(specs) else self._table(specs)
 
     def _table(self, specs: Sequence[RunSpec]) -> RunTable:

@@ -116,7 +116,7 @@ class Planning:
 
     def _limits(self) -> Limits:
         """What a run and the decision must keep. Raises: InfeasibleError, MixtureError."""
-        tokens = self.target.train_tokens
+        tokens = self.config.target.train_tokens
         mixtures = baselines(self.config, self.domains, tokens)
         return Limits.of(self.domains, self.config.constraints.build(), tokens, mixtures)
 

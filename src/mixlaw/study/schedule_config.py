@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mixlaw.mixture import SUM_TOLERANCE
+from mixlaw.schedule import stage_steps
 from mixlaw.study.section import Count, Positive, Section
 
 if TYPE_CHECKING:
@@ -74,12 +74,6 @@ class ScheduleConfig(Section):
         steps = config.horizon_steps(size)[-1]
         for shares in self.stages:
             refuse_empty_stages(shares, steps, f"a run of size {size!r}")
-
-
-def stage_steps(shares: Sequence[float], steps: int) -> list[int]:
-    """Steps of each stage in a run of so many."""
-    ends = [0, *(round(math.fsum(shares[: k + 1]) * steps) for k in range(len(shares)))]
-    return [end - begin for begin, end in itertools.pairwise(ends)]
 
 
 def refuse_empty_stages(shares: Sequence[float], steps: int, what: str) -> None:

@@ -33,7 +33,8 @@ class Adapted:
 
     Attributes:
         observed: objective by seed.
-        gains: label -> its objective minus the online run's, by shared seed.
+        gains: label -> its objective minus the online run's, by shared seed; only of those that
+            finished one.
         schedules: what became of the mixture, by seed.
     """
 
@@ -114,13 +115,15 @@ def _adapted(runs: RunTable, objective: Objective, others: Sequence[str]) -> Ada
     mine = by_seed[ONLINE]
     if not mine:
         raise RunTableError("no finished online run; leave --online out")
+    shared = {name: [seed for seed in mine if seed in by_seed[name]] for name in others}
     rows = last.select(last.label == ONLINE)
     order = np.argsort(rows.seed)
     return Adapted(
         observed=tuple(mine.values()),
         gains={
-            name: tuple(by_seed[name][seed] - mine[seed] for seed in mine if seed in by_seed[name])
-            for name in others
+            name: tuple(by_seed[name][seed] - mine[seed] for seed in seeds)
+            for name, seeds in shared.items()
+            if seeds
         },
         schedules=tuple(_seen(rows, i) for i in order.tolist()),
     )

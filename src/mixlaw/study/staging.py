@@ -58,13 +58,29 @@ class StagedRuns:
         Raises: StudyError, DesignError: no such runs.
         """
         self.own.design()  # refuses an edited study before anything is trained
-        basis = {"swarm": self.own.training.basis(), "schedule": self.settings.model_dump()}
-        stored = self.own.artefacts.read(STAGED_DESIGN)
-        if stored is not None and stored["inputs"] == digest(basis):
-            return [RunSpec.from_dict(spec) for spec in stored["result"]]
-        specs = self._make(optimum)
-        self.own.artefacts.write(STAGED_DESIGN, basis, [spec.to_dict() for spec in specs])
+        specs = self._stored_design()
+        if specs is None:
+            specs = self._make(optimum)
+            found = [spec.to_dict() for spec in specs]
+            self.own.artefacts.write(STAGED_DESIGN, self._design_basis(), found)
         return specs
+
+    def _stored_design(self) -> list[RunSpec] | None:
+        stored = self.own.artefacts.read(STAGED_DESIGN)
+        if stored is None or stored["inputs"] != digest(self._design_basis()):
+            return None
+        return [RunSpec.from_dict(spec) for spec in stored["result"]]
+
+    def _design_basis(self) -> dict[str, Any]:
+        return {"swarm": self.own.training.basis(), "schedule": self.settings.model_dump()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the table has a result of every run that the study asks for."""
+        specs = self._stored_design()
+        if specs is None or not (self.own.folder / STAGED_TABLE).exists():
+            return False
+        return {spec.run_id for spec in specs} <= set(self.table().trained().run.tolist())
 
     def _make(self, optimum: Mixture) -> list[RunSpec]:
         training, config, settings = self.own.training, self.config, self.settings

@@ -1,13 +1,18 @@
-"""What of a study is done: the steps that come before a fit."""
+"""What of a study is done, and what is next."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mixlaw.runs import FAILED, RunSpec
 from mixlaw.store import RunStore
+from mixlaw.study.artefacts import CONTINUAL, DECISION, FIT, REPORT, SCHEDULE, VERIFICATION
+
+if TYPE_CHECKING:
+    from mixlaw.study.study import Study
 
 STEPS = ("corpus", "design", "train", "fit", "optimize", "verify", "report")
 
@@ -56,3 +61,37 @@ def with_continual(
     kept = {step: line for step, line in steps.items() if not alone or step == "corpus"}
     kept.pop("report", None)
     return {**kept, "continual": answered, "report": steps["report"]}
+
+
+def status_of(study: Study) -> dict[str, Any]:
+    """As `Study.status`."""
+    if study.config.table is not None:
+        runs = RunsStatus.of_table(study.folder, study.config.table)
+    else:
+        specs = study._own("status").stored_design()
+        runs = RunsStatus.of_swarm(study.folder, specs, study.store)
+    steps = dict.fromkeys(STEPS) | runs.steps
+    if study.from_table:
+        del steps["verify"]
+    # What was made from other settings or runs than the present ones is not done.
+    if steps["train"] and study._artefacts.current(FIT, study._fit_basis()) is not None:
+        steps["fit"] = FIT
+        basis = study._deciding(study._scale_if_known()).basis()
+        if study._artefacts.current(DECISION, basis) is not None:
+            steps["optimize"] = DECISION
+            if "verify" in steps and study.verification() is not None:
+                steps["verify"] = VERIFICATION
+            if study._artefacts.is_newest(REPORT):
+                steps["report"] = REPORT
+    if study.config.schedule is not None:
+        report, decided = steps.pop("report"), steps["fit"] and study.schedule_decision()
+        steps |= {"schedule": SCHEDULE if decided else None, "report": report}
+    if study.config.continual is not None:
+        answered = CONTINUAL if study.continual_answer() is not None else None
+        steps = with_continual(steps, answered, alone=study.only_continual)
+        if study.only_continual and answered and study._artefacts.is_newest(REPORT):
+            steps["report"] = REPORT
+    following = next((step for step, line in steps.items() if line is None), None)
+    if study.from_table and following == "train":
+        following = "design --next 1"
+    return {"folder": str(study.folder), "steps": steps, "runs": runs.counts, "next": following}

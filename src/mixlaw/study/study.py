@@ -1,32 +1,8 @@
-"""The steps of a study, each resumable and idempotent, each one call of the library.
-
-The folder of a study holds
-
-    study.yaml          what the user decided
-    corpus/             token files, documents.jsonl, corpus.json
-    design.json         the run specs of the swarm
-    runs/<run id>/      result, checkpoints, metrics and claims of each run
-    runs.csv            the table of finished runs
-    asked.json          runs that were asked for
-    fit.json            laws, held-out errors
-    decision.json       the mixture and its evidence
-    pareto.json         what the objectives cost each other
-    verification.json   the larger model trained on it, predicted against observed
-    continual.csv       the table of runs that continue a model
-    continual.json      how much new data it takes
-    staged-design.json  the run specs of the staged runs
-    staged.csv          the table of them, and of those that verify a schedule
-    stages.json         stage laws, held-out errors
-    schedule.json       the schedule and its evidence
-    schedule-verification.json
-    report.html
-"""
+"""The steps of a study, each resumable and idempotent, each one call of the library."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +14,9 @@ from mixlaw.laws.diagnostics import diagnose
 from mixlaw.laws.findings import Finding
 from mixlaw.laws.links import LinkedLaws
 from mixlaw.laws.selection import FORMAT_VERSION as FIT_FORMAT
-from mixlaw.mixture import Domain, Mixture
-from mixlaw.optimize import Decision, Objective
-from mixlaw.optimize.decide import distinct, outside_support
+from mixlaw.mixture import Mixture
+from mixlaw.optimize import Decision
+from mixlaw.optimize.decide import distinct
 from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.plan.budget import BudgetPlan
@@ -51,38 +27,30 @@ from mixlaw.plan.reuse import MOVED, Carried, carry_runs
 from mixlaw.runs import VERIFY, RunSpec, RunTable, higher_is_better
 from mixlaw.schedule import Schedule
 from mixlaw.stages import FittedStages, ScheduleDecision
-from mixlaw.store import RunStore
 from mixlaw.study.artefacts import (
-    CONTINUAL,
     DECISION,
-    DESIGN,
     FIT,
     PARETO,
-    REPORT,
     SCHEDULE,
     VERIFICATION,
-    Artefacts,
 )
-from mixlaw.study.config import StudyConfig, load_config
-from mixlaw.study.continual_answer import ContinualAnswer, answer, basis_of
-from mixlaw.study.continual_config import ContinualConfig
-from mixlaw.study.continuing import Continuing
+from mixlaw.study.continual_answer import ContinualAnswer
+from mixlaw.study.continual_steps import ContinualSteps
 from mixlaw.study.deciding import (
     Deciding,
     Scale,
-    baselines,
     fit_targets,
     named_targets,
     typical_half_widths,
 )
+from mixlaw.study.folder import StudyFolder
 from mixlaw.study.launch_config import LaunchConfig
-from mixlaw.study.launching import Launching, refuse_missing
-from mixlaw.study.own_runs import RUNS, OwnRuns
+from mixlaw.study.launching import refuse_missing
 from mixlaw.study.planning import Planning, read_asked, still_pending, told, write_asked
 from mixlaw.study.schedule_verification import ScheduleVerification
 from mixlaw.study.scheduling import Scheduling, refuse_scores
-from mixlaw.study.staging import STAGED_TABLE, StagedRuns
-from mixlaw.study.status import STEPS, RunsStatus, with_continual
+from mixlaw.study.staging import StagedRuns
+from mixlaw.study.status import status_of
 from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
 from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
@@ -91,58 +59,13 @@ if TYPE_CHECKING:
     from mixlaw.launch.driver import Progress
 
 
-class Study:
+class Study(StudyFolder):
     """One study file and the folder around it.
 
     >>> study = Study("my-study")          # my-study/study.yaml
     >>> study.train(); study.fit()
     >>> study.optimize().recommended
     """
-
-    def __init__(self, path: str | Path):
-        """Args: path: the study's folder or its YAML file. Raises: StudyError."""
-        path = Path(path)
-        self.file = path if path.suffix in (".yaml", ".yml") else path / "study.yaml"
-        self.folder = self.file.parent
-        self.config: StudyConfig = load_config(self.file)
-
-    # What lies in the folder
-
-    @property
-    def store(self) -> RunStore:
-        return self._own_runs.store
-
-    @property
-    def from_table(self) -> bool:
-        """True when the runs came as a table and nothing is trained here."""
-        return self.config.table is not None
-
-    @property
-    def only_continual(self) -> bool:
-        """Whether the study is about continuing a model alone: it has designed no swarm, or has a
-        table of continued runs."""
-        if self.config.continual is None:
-            return False
-        return self.from_table or not (self.folder / DESIGN).exists()
-
-    @property
-    def objective(self) -> Objective:
-        """What is minimised. One that is relative to a baseline gets its reference when it is
-        optimised: see `Decision.objective`."""
-        return self.config.objective.build()
-
-    @property
-    def scale(self) -> Scale:
-        """The target scale. Raises: StudyError: the runs vary in what the study leaves open."""
-        scale = Scale(self.config.target_params, self.config.target.train_tokens)
-        runs = self.runs().trained()
-        for name, value in vars(scale).items():
-            if value is None and len(np.unique(getattr(runs, name))) > 1:
-                raise StudyError(
-                    f"{self.file}: the runs differ in {name}; say at which scale to decide, "
-                    f"with target: {{{name}: ...}}"
-                )
-        return scale
 
     # Steps
 
@@ -188,31 +111,6 @@ class Study:
 
         own = self._own("train")
         return print_commands(own.swarm, own.design(), slots=slots)
-
-    def _launching(
-        self,
-        launch: LaunchConfig | None,
-        on_progress: Callable[[Progress], None] | None,
-        on_note: Callable[[str], None],
-    ) -> Launching:
-        return Launching(launch or self.config.launch, self.folder, on_progress, on_note)
-
-    def runs(self) -> RunTable:
-        """The table of finished runs. Raises: StudyError: there is none yet."""
-        if self.config.table is not None:
-            path = self.folder / self.config.table
-            if not path.exists():
-                raise StudyError(
-                    f"no runs yet at {path}; put the table there, or ask what to run first: "
-                    f"mixlaw design {self.folder} --next 1"
-                )
-            return RunTable.read(path)
-        path = self.folder / RUNS
-        if not path.exists():
-            raise StudyError(
-                f"no finished runs in {self.folder}; first: mixlaw train {self.folder}"
-            )
-        return RunTable.read(path)
 
     def ask(self, count: int = 1) -> Plan:
         """The next runs worth doing, or the advice to stop; `mixlaw.plan.propose`.
@@ -301,11 +199,6 @@ class Study:
         shared = shared_mixtures([named[name] for name in fitted.domains], edits)
         return carry_runs(fitted.cross_validation.runs, shared, tolerance=MOVED, law=fitted)
 
-    def _runs_so_far(self) -> RunTable | None:
-        """Finished runs to learn from; None when there are none."""
-        path = self.folder / (self.config.table or RUNS)
-        return self._fitted_runs() if path.exists() else None
-
     @property
     def _planning(self) -> Planning:
         return Planning(self.config, self.domains(), self._runs_so_far())
@@ -313,9 +206,16 @@ class Study:
     def fit(self) -> FittedLaws:
         """Choose a law by cross-validation and fit it to every target.
 
-        Raises: StudyError: the runs did not measure what the study names. FitError: as `fit_laws`.
+        Raises: StudyError: the runs did not measure what the study names, or continue a model.
+            FitError: as `fit_laws`.
         """
         runs, config = self._fitted_runs(), self.config
+        if not len(runs) and len(self.runs().staged()):
+            raise StudyError(
+                f"{self.file}: every finished row of the table changed its mixture during "
+                "training, and laws of mixtures are of runs with one throughout; add such rows"
+            )
+        self._refuse_continued(runs)
         try:
             wanted, also = fit_targets(config, runs)
         except StudyError as error:
@@ -342,23 +242,11 @@ class Study:
         target = self._scale_if_known()
         return typical_half_widths(self.fit(), target, self.config.fit.level)
 
-    def _scale_if_known(self) -> Scale:
-        """The target scale; unknown where the study leaves it open, which a fit may."""
-        try:
-            return self.scale
-        except StudyError:
-            return Scale(None, None)
-
     def predict(
         self, mixtures: Sequence[Mixture], scale: Scale | None = None
     ) -> list[dict[str, tuple[float, float]]]:
         """Forecasts of mixtures: one mapping target -> (value, half width of the interval) each."""
         return self._deciding(scale or self.scale).predict(mixtures)
-
-    def extrapolates(self, mixture: Mixture) -> list[str]:
-        """Domains whose share no trained mixture had, one phrase each: a forecast is a guess."""
-        runs = self._fitted_runs().done()
-        return list(outside_support(mixture, runs.domains, runs.weights))
 
     def optimize(self) -> Decision:
         """The mixture to train the target scale on, with its evidence."""
@@ -435,36 +323,14 @@ class Study:
         and what continues it (where the study is not one of a table), fits, answers.
 
         Args: as `train`.
-        Raises: StudyError: the study continues no model. TrainError: as `train`.
+        Raises: StudyError: the study continues no model, or its runs do not answer. TrainError: as
+            `train`.
         """
-        settings = self._continual_settings
-        if self.from_table:
-            runs = self.runs()
-        else:
-            launching = self._launching(launch, on_progress, on_note)
-            runs = Continuing(self._own("continual"), settings).train(launching)
-        try:
-            basis = basis_of(self.config, settings, runs)
-            found = self._artefacts.cached(
-                CONTINUAL, basis, lambda: answer(self.config, settings, runs).to_dict()
-            )
-        except StudyError as error:
-            raise StudyError(f"{self.file}: {error}") from error
-        return ContinualAnswer.from_dict(found)
+        return ContinualSteps(self).answer(self._launching(launch, on_progress, on_note))
 
     def continual_answer(self) -> ContinualAnswer | None:
         """The stored answer, if it is of the present runs and settings; trains nothing."""
-        settings = self.config.continual
-        if settings is None or not (self.folder / CONTINUAL).exists():
-            return None
-        if self.from_table:
-            runs = self.runs()
-        else:
-            runs = Continuing(self._own("continual"), settings).trained()
-        if runs is None:
-            return None
-        stored = self._artefacts.current(CONTINUAL, basis_of(self.config, settings, runs))
-        return None if stored is None else ContinualAnswer.from_dict(stored)
+        return ContinualSteps(self).stored()
 
     def schedule(
         self,
@@ -488,8 +354,9 @@ class Study:
 
     def schedule_decision(self) -> ScheduleDecision | None:
         """The stored decision, if it is of the present runs and settings; trains nothing."""
-        files = [SCHEDULE] if self.from_table else [SCHEDULE, STAGED_TABLE]
-        if not all((self.folder / name).exists() for name in files):
+        if not (self.folder / SCHEDULE).exists():
+            return None
+        if not self.from_table and not StagedRuns(self._own("schedule")).complete:
             return None
         return self._scheduling().stored()
 
@@ -526,92 +393,11 @@ class Study:
             return None
         return StagedRuns(self._own("schedule")).verification(decision)
 
-    # Facts
-
-    def domains(self) -> list[Domain]:
-        """Trained domains with their tokens: from the corpus, or as the study file gives them."""
-        if not self.from_table:
-            return self._own("domains").domains()
-        runs = self._runs_so_far()
-        given = self.config.domains
-        names = runs.domains if runs is not None else tuple(given)
-        if not names:
-            raise StudyError(
-                f"{self.file}: there is no table at {self.config.table} yet; name the domains, for "
-                "instance domains: {web: {}, code: {}}, to ask what to run first"
-            )
-        strangers = sorted(set(given) - set(names))
-        if strangers:
-            raise StudyError(
-                f"{self.file}: domains {strangers} are not in the table: {list(names)}"
-            )
-        return [Domain(n, given[n].available_tokens if n in given else None) for n in names]
-
-    def baselines(self) -> dict[str, Mixture]:
-        """Mixtures to compare with: natural and UniMax where token counts are known, uniform, and
-        the study's own."""
-        return baselines(self.config, self.domains(), self._scale_if_known().train_tokens)
-
     def status(self) -> dict[str, Any]:
         """What is done and what is next; `steps` maps each step to a line for people, or None."""
-        if self.config.table is not None:
-            runs = RunsStatus.of_table(self.folder, self.config.table)
-        else:
-            specs = self._own("status").stored_design()
-            runs = RunsStatus.of_swarm(self.folder, specs, self.store)
-        steps = dict.fromkeys(STEPS) | runs.steps
-        if self.from_table:
-            del steps["verify"]
-        # What was made from other settings or runs than the present ones is not done.
-        if steps["train"] and self._artefacts.current(FIT, self._fit_basis()) is not None:
-            steps["fit"] = FIT
-            basis = self._deciding(self._scale_if_known()).basis()
-            if self._artefacts.current(DECISION, basis) is not None:
-                steps["optimize"] = DECISION
-                if "verify" in steps and self.verification() is not None:
-                    steps["verify"] = VERIFICATION
-                if self._artefacts.is_newest(REPORT):
-                    steps["report"] = REPORT
-        if self.config.schedule is not None:
-            report, decided = steps.pop("report"), steps["fit"] and self.schedule_decision()
-            steps |= {"schedule": SCHEDULE if decided else None, "report": report}
-        if self.config.continual is not None:
-            answered = CONTINUAL if self.continual_answer() is not None else None
-            steps = with_continual(steps, answered, alone=self.only_continual)
-            if self.only_continual and answered and self._artefacts.is_newest(REPORT):
-                steps["report"] = REPORT
-        following = next((step for step, line in steps.items() if line is None), None)
-        if self.from_table and following == "train":
-            following = "design --next 1"
-        return {"folder": str(self.folder), "steps": steps, "runs": runs.counts, "next": following}
+        return status_of(self)
 
     # How it is done
-
-    @property
-    def _artefacts(self) -> Artefacts:
-        return Artefacts(self.folder, self.config.seed)
-
-    @cached_property
-    def _own_runs(self) -> OwnRuns:
-        return OwnRuns(self.config, self.file)
-
-    def _own(self, step: str) -> OwnRuns:
-        """What a step of training works on. Raises: StudyError: the runs came as a table."""
-        if self.from_table:
-            raise StudyError(
-                f"{self.file} works from the table {self.config.table}; `{step}` needs domains "
-                "with text, sizes and a training section"
-            )
-        return self._own_runs
-
-    @property
-    def _continual_settings(self) -> ContinualConfig:
-        if self.config.continual is None:
-            raise StudyError(
-                f"{self.file} continues no model; say which domains are new, for instance "
-                "continual: {new: [code]}"
-            )
-        return self.config.continual
 
     def _verify_specs(self, decision: Decision) -> list[RunSpec]:
         try:
@@ -620,11 +406,6 @@ class Study:
             )
         except StudyError as error:
             raise StudyError(f"{self.file}: {error}") from error
-
-    def _fitted_runs(self) -> RunTable:
-        """What the laws of static mixtures learn from."""
-        runs = self.runs().trained().static()
-        return runs.select(runs.role != VERIFY)
 
     def _fit_basis(self) -> dict[str, Any]:
         """What fit.json is made from."""

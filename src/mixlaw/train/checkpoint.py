@@ -27,6 +27,8 @@ from mixlaw.train.recipe import ModelConfig, Size
 from mixlaw.train.state import TrainState, weight_dtype
 
 FORMAT = 3
+BEFORE_STARTS = 2
+"""The format of the time when no run continued another; the rest is the same."""
 
 
 def save_checkpoint(path: Path, tensors: Parameters, state: dict[str, Any]) -> None:
@@ -34,11 +36,24 @@ def save_checkpoint(path: Path, tensors: Parameters, state: dict[str, Any]) -> N
     _save(path, tensors, {"format": FORMAT, **state})
 
 
-def load_checkpoint(path: Path) -> tuple[Parameters, dict[str, Any]]:
-    """Read both. Raises: CheckpointError: the file is cut short, damaged or not ours."""
+def load_checkpoint(path: Path, place: str) -> tuple[Parameters, dict[str, Any]]:
+    """Read both.
+
+    Args:
+        place: path or URL of the file of which `path` is the local one, for messages.
+    Raises:
+        CheckpointError: the file is cut short or damaged.
+        TrainError: it is whole and of another mixlaw.
+    """
     tensors, state = _load(path)
-    if state.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{path.name} has another format than {FORMAT}")
+    found = state.pop("format", None)
+    if found == BEFORE_STARTS:
+        state |= {"earlier": 0, "start": {}}
+    elif found != FORMAT:
+        raise TrainError(
+            f"{place} is whole, but of format {found}, and this mixlaw reads {BEFORE_STARTS} and "
+            f"{FORMAT}; end its training with the mixlaw that began it, or delete the file"
+        )
     return tensors, state
 
 

@@ -54,10 +54,20 @@ class OnlineJob:
 
 
 class OnlineMixtures:
-    """Where the mixtures of a stack stand: what was measured, decided and is drawn.
+    """Where the mixtures of a stack of K members stand, over M domains and T targets: what was
+    measured, decided and is drawn.
 
     Attributes:
-        segments: what batches follow now, in the trunk or a branch.
+        segments: what batches follow now: the trunk, or the branch that trains.
+        trunk: what was drawn, and is planned up to the next decision and from there on.
+        held: horizon -> the same with the branch to it, which keeps its mixture.
+        mixtures: (K, M) as decided last, without probes.
+        law: (K, T, M) effect of each domain on each target, as estimated over the rounds so far, in
+            units of its largest effect on the objective; NaN before the first estimate.
+        round: the one whose probes come next or run now, from 0; the number of rounds at the end.
+        looks: log of the targets (K, T) at each look of this round so far; NaN: not finite.
+        edges: (2 M,) steps of the looks of each round.
+        burst: steps of one probe.
     Raises: TrainError: rounds too short for their probes, or a mixture at the start that exceeds
         the epochs allowed.
     """
@@ -69,6 +79,8 @@ class OnlineMixtures:
     law: np.ndarray
     round: int
     looks: list[np.ndarray]
+    edges: list[np.ndarray]
+    burst: int
 
     def __init__(self, job: OnlineJob):
         self.job = job
@@ -183,17 +195,20 @@ class OnlineMixtures:
         wanted, reasons = self.mixtures.copy(), []
         for k in range(len(wanted)):
             if not np.isfinite(logs[:, k]).all():
-                reasons.append("a target was not finite in the probes; the mixture is kept")
+                reasons.append("a target was not finite in the probes, which so tell nothing")
+            elif np.count_nonzero(self.mixtures[k]) == 1:
+                reasons.append("only one domain has a share, so there is nothing to adapt")
             elif not np.ptp(planned[:, k], axis=0).any():
-                reasons.append("max_epochs left no room for probes; the mixture is kept")
+                reasons.append("max_epochs left no room for probes")
             else:
                 reasons.append("")
                 bursts = Bursts(steps, shares[:, k], rates[:, k])
                 self.law[k] = self._estimated(k, bursts, levels[k])
                 wanted[k] *= np.exp(job.online.step_size * gains(self.law[k], levels[k]))
-        self._move(step, wanted)
+        unmoved = self._move(step, wanted)
         mixtures = [dict(zip(job.domains, row, strict=True)) for row in self.mixtures.tolist()]
-        return [{"mixture": m, "reason": r} for m, r in zip(mixtures, reasons, strict=True)]
+        why = [reason or bound for reason, bound in zip(reasons, unmoved, strict=True)]
+        return [{"mixture": m, "reason": r} for m, r in zip(mixtures, why, strict=True)]
 
     def _estimated(self, member: int, bursts: Bursts, levels: np.ndarray) -> np.ndarray:
         """The law (T, M) with one round more, at weighted levels (T,) of the targets.
@@ -210,30 +225,30 @@ class OnlineMixtures:
         smoothing = self.job.online.smoothing
         return smoothing * self.law[member] + (1 - smoothing) * found
 
-    def _move(self, step: int, wanted: np.ndarray) -> None:
-        """To the mixtures (K, M) within bounds that are nearest to those wanted."""
+    def _move(self, step: int, wanted: np.ndarray) -> list[str]:
+        """To the mixtures (K, M) within bounds that are nearest to those wanted.
+
+        Returns: why a member's bounds let nothing move, or "".
+        """
         online, old = self.job.online, self.mixtures
         probed, most = self._room(step)
         low = np.minimum(np.maximum(online.floor, old - online.max_change), old)
         high = np.where(old > 0, np.minimum(most, old + online.max_change), 0.0)
-        new = old.copy()
+        new, reasons = old.copy(), [""] * len(old)
         for k, rows in enumerate(zip(wanted, np.minimum(low, high), high, strict=True)):
-            if (found := bounded(*rows)) is not None:
-                new[k] = found
-            else:
-                probed[k] = False
+            if (found := bounded(*rows)) is None:
+                probed[k], reasons[k] = False, "max_epochs leaves no mixture to move to"
+                continue
+            new[k] = found
+            if (low[k] >= old[k]).all():
+                reasons[k] = f"no share may fall: none is above the floor, {online.floor:g}"
         self._plan(step, new, probed)
+        return reasons
 
     def _plan(self, step: int, mixtures: np.ndarray, probed: np.ndarray) -> None:
         """What is drawn until the next decision."""
         self.round, self.looks = self.round + 1, []
-        trunk = self._with_probes(step, mixtures, probed)
-        stuck = self._over(trunk).any(axis=1)
-        if stuck.any():
-            # What was decided last keeps to the epochs allowed if no probe is added to it.
-            mixtures[stuck], probed[stuck] = self.mixtures[stuck], False
-            trunk = self._with_probes(step, mixtures, probed)
-        self.mixtures, self.trunk = mixtures, trunk
+        self.mixtures, self.trunk = mixtures, self._with_probes(step, mixtures, probed)
 
     def _with_probes(self, step: int, mixtures: np.ndarray, probed: np.ndarray) -> Segments:
         """The trunk from a step on: the mixtures (K, M), and the probes of the round that comes."""
@@ -247,9 +262,7 @@ class OnlineMixtures:
                 if probed[k, domain]:
                     rows[burst, k] *= 1 - tilt
                     rows[burst, k, domain] += tilt
-        firsts = np.append(step, edges)
-        begins = np.append(np.diff(firsts) > 0, True)  # a round may begin at this very step
-        return self._after(step, firsts[begins], rows[begins])
+        return self._after(step, np.append(step, edges), rows)
 
     def _after(self, step: int, first_steps: np.ndarray, rows: np.ndarray) -> Segments:
         """The trunk before a step, and other segments from it on."""

@@ -59,9 +59,9 @@ class StoreJournal:
         self.status: WorkStatus | None = None
 
     def restore(self) -> list[Snapshot] | None:
-        """From the newest checkpoint that every run has whole; damaged ones are said and left.
+        """From the newest checkpoint that every run has whole; damaged ones are said and removed.
 
-        Raises: StorageError.
+        Raises: StorageError; TrainError: a whole checkpoint of another mixlaw.
         """
         number, snapshots = None, None
         if self.ranks.leads:
@@ -196,4 +196,4 @@ class StoreJournal:
 
     def _read(self, spec: RunSpec, number: int) -> Snapshot:
         with self.store.read_checkpoint(spec.run_id, number) as path:
-            return load_checkpoint(path)
+            return load_checkpoint(path, self.store.checkpoint_url(spec.run_id, number))

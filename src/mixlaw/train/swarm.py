@@ -6,30 +6,23 @@ import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from mixlaw.claims import Worker
-from mixlaw.corpus import BatchSampler, Corpus, Segments, load_corpus
+from mixlaw.corpus import load_corpus
 from mixlaw.errors import TrainError
-from mixlaw.runs import DONE, FAILED, RunResult, RunSpec
-from mixlaw.schedule import Schedule
+from mixlaw.runs import RunSpec
 from mixlaw.store import RunStore
 from mixlaw.train import devices
-from mixlaw.train.checkpoint import continue_models, save_model
-from mixlaw.train.evaluate import Evaluator
-from mixlaw.train.feed import Feed
 from mixlaw.train.hardware import Hardware
-from mixlaw.train.loop import StackJob, train_stack
-from mixlaw.train.online import OnlineJob, OnlineMixtures
 from mixlaw.train.ranks import Ranks, join_ranks
-from mixlaw.train.recipe import Size
+from mixlaw.train.recipe import Recipe, Size
 from mixlaw.train.record import StoreJournal, TakenOver
+from mixlaw.train.stack import RunStack, horizon_steps, shared
 
 Stack = list[RunSpec]
 
@@ -76,10 +69,7 @@ class Swarm:
         """
         groups: dict[tuple, Stack] = {}
         for spec in self.store.unfinished(specs):
-            pools = tuple((spec.pools or {}).items())
-            rewarm = spec.start and spec.start.rewarm  # one learning rate for all members
-            alike = (spec.size, spec.horizon_tokens, pools, rewarm, spec.online)
-            groups.setdefault(alike, []).append(spec)
+            groups.setdefault(shared(spec), []).append(spec)
         stacks = []
         for group in groups.values():
             most = self._most_members(group[0].size)
@@ -101,7 +91,8 @@ class Swarm:
 
     def steps(self, stack: Stack) -> int:
         """Training steps of a stack, all horizons."""
-        return self._recipe(stack).total_steps(self._horizon_steps(stack))
+        recipe = self._recipe(stack)
+        return recipe.total_steps(horizon_steps(stack, recipe))
 
     def tokens_per_step(self, stack: Stack) -> int:
         """Tokens of one step over all members."""
@@ -189,149 +180,24 @@ class Swarm:
     def _train_stack(
         self, stack: Stack, worker: Worker, device: torch.device, ranks: Ranks
     ) -> None:
-        size, recipe, hardware = self.sizes[stack[0].size], self._recipe(stack), self.hardware
-        if recipe.batch_size % ranks.count:
-            raise TrainError(
-                f"{stack[0].size} has batches of {recipe.batch_size} sequences for {ranks.count} "
-                "processes; let processes divide batch_size"
-            )
-        corpus = load_corpus(self.corpus)
-        names = [domain.name for domain in corpus.domains]
-        vocabulary = {key: corpus.manifest["tokenizer"][key] for key in ("name", "digest")}
-        starts = [spec.start for spec in stack if spec.start is not None]  # of all, or of none
-        seeds, pools = [spec.seed for spec in stack], stack[0].pools
-        sampler = BatchSampler(
-            [corpus.train_tokens(name) for name in names],
-            sequence_length=recipe.sequence_length,
-            batch_size=recipe.batch_size,
-            seeds=seeds,
-            pools=None if pools is None else [pools[name] for name in names],
+        runs = RunStack(
+            stack,
+            self.sizes[stack[0].size],
+            corpus=load_corpus(self.corpus),
+            hardware=self.hardware,
+            device=device,
+            ranks=ranks,
         )
-        horizons = self._horizon_steps(stack)
-        schedules = [spec.schedule or Schedule.static(spec.mixture) for spec in stack]
-        segments = Segments.of(schedules, names, num_steps=horizons[-1])
         journal = StoreJournal(
             self.store,
             worker,
             stack,
             steps_total=self.steps(stack),
-            tokens_per_step=recipe.tokens_per_step,
-            checkpoint_seconds=hardware.checkpoint_seconds,
+            tokens_per_step=runs.recipe.tokens_per_step,
+            checkpoint_seconds=self.hardware.checkpoint_seconds,
             ranks=ranks,
         )
+        runs.train(journal)
 
-        online: OnlineMixtures | None = None
-
-        def draw(first: int, count: int) -> np.ndarray:
-            follow = online.segments if online else segments
-            return sampler.batches(first, count, follow)[:, :, ranks.rank :: ranks.count]
-
-        feed = Feed(
-            draw,
-            step_bytes=8 * len(stack) * recipe.tokens_per_step // ranks.count,
-            last_step=horizons[-1],
-            device=device,
-        )
-        if stack[0].online:
-            online = self._online(stack, corpus, sampler, feed, device)
-        job = StackJob(
-            size=size,
-            horizon_steps=horizons,
-            seeds=seeds,
-            step=devices.training_step(
-                size, len(stack), device, compiled=hardware.compile, ranks=ranks
-            ),
-            batches=feed,
-            evaluate=Evaluator(
-                size,
-                {name: corpus.valid_tokens(name) for name in corpus.targets},
-                {name: corpus.bytes_per_token(name) for name in corpus.targets},
-                device=device,
-                ranks=ranks,
-            ),
-            journal=journal,
-            device=device,
-            report_steps=hardware.report_steps,
-            begin=partial(continue_models, starts, size, vocabulary=vocabulary, device=device)
-            if starts
-            else None,
-            rewarm=starts[0].rewarm if starts else 1.0,
-            online=online,
-        )
-        with contextlib.closing(feed):
-            result = train_stack(job)
-        if ranks.leads:
-            drawn = online.segments if online else segments
-            counts = sampler.domain_counts(horizons[-1], drawn) / sampler.windows
-            epochs = [dict(zip(names, row, strict=True)) for row in counts.tolist()]
-            results = [
-                RunResult(FAILED, (), reason)
-                if (reason := result.failed[k])
-                else RunResult(
-                    DONE,
-                    tuple(t[k] for t in result.targets),
-                    epochs=epochs[k],
-                    start=result.start[k],
-                    schedules=online.schedules(k) if online else (),
-                )
-                for k in range(len(stack))
-            ]
-
-            def keep(path: Path, k: int) -> None:
-                save_model(path, result.state, k, size=size, vocabulary=vocabulary)
-
-            journal.finish(results, keep)
-
-    def _online(
-        self,
-        stack: Stack,
-        corpus: Corpus,
-        sampler: BatchSampler,
-        feed: Feed,
-        device: torch.device,
-    ) -> OnlineMixtures:
-        """The mixtures of runs that adapt them."""
-        size, recipe, online = self.sizes[stack[0].size], self._recipe(stack), stack[0].online
-        assert online is not None
-        if recipe.schedule != "wsd" or self.processes(stack) > 1:
-            raise TrainError(
-                f"an online mixture needs a size with the schedule wsd and processes 1; "
-                f"{stack[0].size} has {recipe.schedule} and {size.processes}"
-            )
-        bytes_per_token = {name: corpus.bytes_per_token(name) for name in corpus.targets}
-        known = [f"loss/{name}" for name in corpus.targets]
-        known += [f"bpb/{name}" for name, found in bytes_per_token.items() if found is not None]
-        if unknown := set(online.weights).difference(known):
-            raise TrainError(
-                f"the online objective weighs {', '.join(sorted(unknown))}; this corpus has the "
-                f"targets {', '.join(known)}"
-            )
-        heard = {target.partition("/")[2] for target in online.weights}
-        names, horizons = [domain.name for domain in corpus.domains], self._horizon_steps(stack)
-        cheap = replace(recipe, evaluation_tokens=online.evaluation_tokens)
-        return OnlineMixtures(
-            OnlineJob(
-                online=online,
-                domains=names,
-                mixtures=np.stack([spec.mixture.array(names) for spec in stack]),
-                seeds=[spec.seed for spec in stack],
-                sampler=sampler,
-                evaluate=Evaluator(
-                    replace(size, recipe=cheap),
-                    {name: corpus.valid_tokens(name) for name in corpus.targets if name in heard},
-                    bytes_per_token,
-                    device=device,
-                ),
-                renew=feed.renew,
-                first_step=recipe.warmup_steps,
-                last_step=recipe.branch_step(horizons[-1]),
-                num_steps=horizons[-1],
-            )
-        )
-
-    def _recipe(self, stack: Stack):
+    def _recipe(self, stack: Stack) -> Recipe:
         return self.sizes[stack[0].size].recipe
-
-    def _horizon_steps(self, stack: Stack) -> list[int]:
-        per_step = self._recipe(stack).tokens_per_step
-        return [tokens // per_step for tokens in stack[0].horizon_tokens]

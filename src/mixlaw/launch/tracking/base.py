@@ -103,6 +103,8 @@ def points(
     if result is not None and result.status == DONE:
         for tokens, values in zip(spec.horizon_tokens, result.targets, strict=True):
             found["eval", tokens] = values
+        if result.at_start:
+            found["eval", 0] = result.at_start
     made = []
     for (series, tokens), values in sorted(found.items(), key=lambda item: item[0][1]):
         tags = {f"{series}/{k}": v for k, v in values.items() if v is not None and math.isfinite(v)}
@@ -119,16 +121,34 @@ def events(lines: Sequence[Mapping[str, Any]]) -> list[Event]:
             tokens = line["tokens"]
         elif line["event"] != "evaluated":
             text = f"step {line['step']:,}: {line['event']}"
+            if "mixture" in line:  # of an online run
+                text += " " + ", ".join(f"{k} {v:.3g}" for k, v in line["mixture"].items())
             text += f", {line['reason']}" if line.get("reason") else ""
             found.append(Event(len(found) + 1, tokens, text))
     return found
 
 
 def describe(spec: RunSpec) -> dict[str, str | int | float]:
-    """What a tool lists and filters runs by: scalars, the mixture as share/<domain>."""
+    """What a tool lists and filters runs by: scalars, the mixture as share/<domain>.
+
+    A run with a schedule has also stage/<number>/of_training and stage/<number>/share/<domain>, one
+    that continues a model start/..., one that adapts its mixture online/....
+    """
     facts = {"label": spec.label, "role": spec.role, "size": spec.size, "seed": spec.seed}
     facts |= {"num_params": spec.num_params, "train_tokens": spec.horizon_tokens[-1]}
-    return facts | {f"share/{name}": share for name, share in spec.mixture.items()}
+    facts |= {f"share/{name}": share for name, share in spec.mixture.items()}
+    for number, stage in enumerate(spec.schedule.stages if spec.schedule else (), start=1):
+        facts[f"stage/{number}/of_training"] = stage.share
+        facts |= {f"stage/{number}/share/{name}": share for name, share in stage.mixture.items()}
+    if spec.start is not None:
+        facts |= {"start/model": spec.start.digest[:12], "start/rewarm": spec.start.rewarm}
+        facts["start/optimizer"] = spec.start.optimizer
+    if spec.online is not None:
+        settings = spec.online.to_dict()
+        weights = settings.pop("weights")
+        facts |= {f"online/{k}": v for k, v in settings.items() if v is not None}
+        facts |= {f"online/weight/{target}": weight for target, weight in weights.items()}
+    return facts
 
 
 def run_name(spec: RunSpec) -> str:
