@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixlaw.cli import terminal
-from mixlaw.cli.show_decision import _forecast_table
+from mixlaw.cli.show_decision import forecast_table
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_square_brackets_are_no_markup(printed):
 def test_a_width_is_printed_once_or_from_least_to_most(monkeypatch, capsys):
     monkeypatch.setattr(terminal.out, "width", 80)
     rows = {"one": [(1.0, 0.5), (2.0, 0.5)], "two": [(1.0, 0.25), (-0.0, 0.125)]}
-    _forecast_table("target", ["a", "b"], rows, "title")
+    forecast_table("target", ["a", "b"], rows, "title")
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[1:] == [
         ["target", "a", "b", "±"],
