@@ -138,7 +138,7 @@ def test_runs_of_a_killed_node_go_on_elsewhere_to_the_same_losses(
     from mixlaw.study import Study
 
     study = Study(tiny_study)
-    specs = [replace(s, horizon_tokens=(8_000,)) for s in study.design() if s.size == "3k"][:6]
+    specs = [replace(s, horizon_tokens=(16_000,)) for s in study.design() if s.size == "3k"][:6]
     swarm = study._own_runs.training.swarm(tmp_path / "undisturbed")
     hardware = replace(swarm.hardware, device="cpu", stack_size=2, lease_seconds=2)
     undisturbed = replace(swarm, hardware=hardware)
