@@ -11,6 +11,7 @@
     ├── FitError             a law that the runs cannot identify
     ├── TrainError           a swarm that cannot be trained
     │   └── CheckpointError  a checkpoint that cannot be read back
+    ├── ExportError          a mixture that a trainer cannot be told, or a config that is none
     ├── StorageError         the disk refused (full, read-only)
     └── MissingExtraError    an optional dependency that is not installed
 
@@ -62,6 +63,10 @@ class TrainError(MixlawError):
 
 class CheckpointError(TrainError):
     """A checkpoint that cannot be read back."""
+
+
+class ExportError(MixlawError, ValueError):
+    """A mixture that a trainer cannot be told, or a config that holds none."""
 
 
 class StorageError(MixlawError):

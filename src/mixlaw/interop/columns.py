@@ -1,0 +1,73 @@
+"""Which name of a source means what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixlaw.errors import RunTableError
+
+SHARES, PERCENT, RELATIVE = "shares", "percent", "relative"
+"""What the numbers of a mixture are: sum to 1, sum to 100, or any positive weights."""
+
+LAST, ALL = "last", "all"
+"""Which checkpoints of a run become rows."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is read from where; shown to the user, kept in the study, and read from there again.
+
+    A column is a name among `LoggedRun.fields` or `.series`. Where a number may stand instead, it
+    holds for every run.
+
+    Attributes:
+        mixture: domain -> its column; or the one column that holds the whole mixture (a mapping,
+            JSON text, or a trainer's list of weights and paths). Empty: the runs' mixtures are
+            those of the planned runs, found by name.
+        targets: target ("loss/web", see `mixlaw.runs.UNITS`) -> its column.
+        run: the column of run ids; None: the source's own.
+        num_params: of non-embedding parameters; None: unknown.
+        train_tokens: of tokens seen; None: unknown, or from the steps.
+        tokens_per_step: what a step of the series sees, where `train_tokens` is None.
+        seed: None: 0.
+        unit: of the numbers in a mixture: "shares", "percent" or "relative".
+        checkpoints: "last" row of each run, or "all" at which every target was measured.
+    """
+
+    mixture: Mapping[str, str] | str
+    targets: Mapping[str, str]
+    run: str | None = None
+    num_params: str | float | None = None
+    train_tokens: str | float | None = None
+    tokens_per_step: str | float | None = None
+    seed: str | int | None = None
+    unit: str = SHARES
+    checkpoints: str = LAST
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of a run table -> where they lie: "schedule", "rewarm", "status",
+    "available_tokens/<domain>", "start/<target>"."""
+
+    def __post_init__(self):
+        for name, known in (
+            ("unit", (SHARES, PERCENT, RELATIVE)),
+            ("checkpoints", (LAST, ALL)),
+        ):
+            if (found := getattr(self, name)) not in known:
+                raise RunTableError(f"{name} is {found!r}; it must be one of {list(known)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; what is not said is left out."""
+        mixture = self.mixture if isinstance(self.mixture, str) else dict(self.mixture)
+        data = {**vars(self), "mixture": mixture, "targets": dict(self.targets)}
+        data["others"] = dict(self.others)
+        return {key: value for key, value in data.items() if value not in (None, {}, "")}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Columns:
+        """The inverse of `to_dict`. Raises: RunTableError: an unknown or a missing entry."""
+        try:
+            return cls(**{"mixture": {}, **data})
+        except TypeError as error:
+            raise RunTableError(f"{dict(data)!r} names no columns: {error}") from error

@@ -1,0 +1,99 @@
+"""Runs as some tool logged them, before it is said which of its names means what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from mixlaw.runs import DONE
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A metric over training.
+
+    Attributes:
+        steps: (k,) the logger's own x axis (optimiser steps, most often), ascending.
+        values: (k,) finite or not, as logged.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LoggedRun:
+    """One training, or one row of a table, as a tool holds it.
+
+    Attributes:
+        run: the tool's id of it; unique in a source, but for the rows (checkpoints) of a table.
+        name: what people call it; the directory, the display name. Planned runs are found by it.
+        fields: name -> value of what is said once: settings (nested ones flat, with dots:
+            "config.mixture.web"), final values ("summary.eval/loss"), or the cells of a row.
+        series: name -> metric over training; empty for a table.
+        status: of `mixlaw.runs`: "done" or "failed"; a run that still trains is "done" as far as
+            it came.
+        origin: where it stands, for messages: "runs.csv, row 3".
+    """
+
+    run: str
+    name: str
+    fields: Mapping[str, Any]
+    series: Mapping[str, Series] = field(default_factory=dict)
+    status: str = DONE
+    origin: str = ""
+
+
+class Importer(Protocol):
+    """Reads the runs of one kind of source. One class in one file, and one line in
+    `mixlaw.interop.importers`."""
+
+    name: ClassVar[str]
+    """How it is called on the command line: "wandb"."""
+    what: ClassVar[str]
+    """The source, in a few words for people."""
+    checked: ClassVar[str]
+    """Whose files its tests read: "files written by wandb 0.31.0"."""
+
+    def recognises(self, sources: Sequence[str]) -> bool:
+        """Whether all sources (paths, or addresses such as wandb://entity/project) are of this
+        kind; looks at names and first bytes only, and never raises."""
+        ...
+
+    def read(
+        self, sources: Sequence[str], *, names: Collection[str] | None = None
+    ) -> Iterator[LoggedRun]:
+        """The runs, one at a time, so that a source may be larger than memory.
+
+        Args:
+            names: of the series that are wanted whole; None: all of them, but of each only its last
+                point, which is enough to see what there is.
+        Raises: RunTableError: what cannot be read, by file (and row). MissingExtraError.
+        """
+        ...
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping, keys joined by dots; lists stay as they are, JSON text that
+    is a mapping is opened."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = _opened(value)
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _opened(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
