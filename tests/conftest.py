@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+PUBLISHED = Path(__file__).parents[2] / "shared" / "data"
+"""Where this repository's developers keep the published run tables, beside the checkout."""
+if PUBLISHED.is_dir():
+    os.environ.setdefault("MIXLAW_DATA", str(PUBLISHED))
+
 TINY_STUDY = """\
 seed: 3
 domains:
@@ -100,6 +105,17 @@ def tiny_study(tiny_folder, tmp_path) -> Path:
 def trained_study(trained_folder, tmp_path) -> Path:
     """An own copy of the trained study."""
     return Path(shutil.copytree(trained_folder, tmp_path / "study"))
+
+
+@pytest.fixture(scope="session")
+def published():
+    """`mixlaw.datasets.load`, skipped without the tables: tests download nothing."""
+    if "MIXLAW_DATA" not in os.environ:
+        pytest.skip(f"no published run tables at {PUBLISHED}; set MIXLAW_DATA to their folder")
+    pytest.importorskip("pyarrow", reason="the published run tables are Parquet; no pyarrow")
+    from mixlaw import datasets
+
+    return datasets.load
 
 
 @pytest.fixture(scope="session")

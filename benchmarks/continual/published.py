@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pyarrow import parquet
 from scipy.optimize import root_scalar
 
 from benchmarks.laws.common import Settings
-from benchmarks.laws.tables import data_folder
 from benchmarks.table import markdown, publish
+from mixlaw import datasets
 from mixlaw.continual import ContinualLaws, fit_continual
 from mixlaw.runs import RunTable
 
@@ -37,35 +36,24 @@ class Published:
 
 
 def read() -> Published:
-    weights = {
-        row["valid_domain"]: row["weight"]
-        for row in parquet.read_table(data_folder() / "mixinglaws/valid_weight.parquet").to_pylist()
-    }
-    losses: dict[tuple[str, int], dict[str, float]] = {}
-    settings = {}
-    for row in parquet.read_table(data_folder() / "mixinglaws/ct.parquet").to_pylist():
-        key = row["run_id"], row["step"]
-        settings[key] = row
-        losses.setdefault(key, {})[row["valid_domain"]] = row["loss"]
-    rows, parts, bases = [], [], []
-    for key, found in losses.items():
-        code = found.pop("starcoder_python")
-        whole = {OLD: sum(weights[part] * found[part] for part in weights), NEW: code}
-        single = {f"loss/{part}": found[part] for part in weights}
-        if settings[key]["r_pile"] is None:
-            bases = [whole, single]
-            continue
-        row = settings[key]
-        shared = {
-            "run": row["run_id"],
-            "weight/pile": row["r_pile"],
-            "weight/python": row["r_python"],
-            "train_tokens": row["tokens"],
-            "num_params": row["n_params_nonembedding"],
-        }
-        rows.append(shared | whole)
-        parts.append(shared | single)
-    return Published(RunTable.from_rows(rows), bases[0], RunTable.from_rows(parts), bases[1])
+    every = datasets.load("mixinglaws/ct")
+    shares = datasets.target_weights("mixinglaws/ct")
+    parts = [every.targets.index(target) for target in shares]
+    by_part = replace(
+        every, targets=tuple(shares), values=every.values[:, parts], start=every.start[:, parts]
+    )
+    code = every.targets.index("loss/starcoder_python")
+
+    def whole(losses: np.ndarray) -> np.ndarray:
+        return np.stack([losses[:, parts] @ list(shares.values()), losses[:, code]], axis=1)
+
+    runs = replace(every, targets=(OLD, NEW), values=whole(every.values), start=whole(every.start))
+    return Published(runs, _base(runs), by_part, _base(by_part))
+
+
+def _base(runs: RunTable) -> dict[str, float]:
+    """The losses of the model that all runs continued."""
+    return dict(zip(runs.targets, runs.start[0].tolist(), strict=True))
 
 
 def with_form(laws: ContinualLaws, form: str) -> ContinualLaws:

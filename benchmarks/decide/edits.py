@@ -367,13 +367,10 @@ FEWEST_TEST = 6
 
 
 def _tables() -> dict[str, Swarm]:
-    reuse = RunTable.read(
-        tables.data_folder() / "olmix_swarms" / "full_reuse_update5_seed0.parquet"
-    )
     return {
         "regmix_pile": tables.regmix_pile(),
         "dclm_swarm": _every_ninth(tables.dclm_swarm()),
-        "olmix_reuse": _every_ninth(Swarm(reuse, np.arange(len(reuse)), np.arange(0))),
+        "olmix_reuse": _every_ninth(tables.olmix_reuse()),
     }
 
 

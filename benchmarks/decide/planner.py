@@ -386,7 +386,7 @@ def pairs_of_scales() -> Iterator[tuple[float, float]]:
     for group in (tiny, ends):
         for below, above in combinations(group, 2):
             yield from correlation(below, above)
-    for suite in ("5Mix", "RedPajama"):
+    for suite in ("5mix", "redpajama"):
         runs = tables.pile_suite(suite)
         for small, large in combinations(np.unique(runs.num_params), 2):
             for tokens in np.unique(runs.train_tokens)[::-1]:

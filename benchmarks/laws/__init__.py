@@ -5,9 +5,9 @@
     python -m benchmarks laws --quick            all, few rows, two minutes; writes no table
 
 Each part writes `benchmarks/results/laws-<part>.md`, so a part can be run again alone. The run
-tables are those of `../shared/data`, or of the folder in MIXLAW_DATA. Peers need `pip install
-lightgbm scikit-learn`, the recipe of the paper's authors (part `speed`) torch as well. Timings mean
-most with OMP_NUM_THREADS=1 on a quiet machine.
+tables are those of `mixlaw.datasets`. Peers need `pip install lightgbm scikit-learn`, the recipe
+of the paper's authors (part `speed`) torch as well. Timings mean most with OMP_NUM_THREADS=1 on a
+quiet machine.
 """
 
 from __future__ import annotations

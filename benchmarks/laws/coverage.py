@@ -70,7 +70,7 @@ def one_scale(settings: Settings) -> None:
         "olmix dclm_swarm": (tables.dclm_swarm(), (48, 75, 100)),
         "slimpajama_tasks": (tables.slimpajama_tasks(), (24, 32, 64, 128)),
         "dmsl 122M": (tables.slimpajama_122m(), (24, 40)),
-        "RedPajama 70M": (_suite("RedPajama"), (24, 32)),
+        "RedPajama 70M": (_suite("redpajama"), (24, 32)),
     }
     lines = []
     for name, (swarm, counts) in cases.items():
@@ -84,7 +84,7 @@ def one_scale(settings: Settings) -> None:
 
 
 def _suite(name: str) -> Swarm:
-    runs = tables.pile_suite(name, only={"model": "70M", "step": 30000})
+    runs = tables.pile_suite(name, model="70M", step=30000)
     return Swarm(runs, np.arange(len(runs)), np.arange(0))
 
 
@@ -117,7 +117,7 @@ def scales(settings: Settings) -> None:
 
 def _pile_row(suite: str, model: str, largest: str, settings: Settings) -> list[str]:
     """Fit a suite below a model size at 10 to 30 thousand steps; all steps of that size."""
-    runs = tables.pile_suite(suite)
+    runs = tables.pile_suite(suite.lower())
     runs = first_targets(runs, 2) if settings.quick else runs
     steps = np.round(runs.train_tokens / 2**20)
     size = runs.num_params[runs.label == model][0]

@@ -58,15 +58,14 @@ def pairs() -> dict[str, Callable[[], Pair]]:
 
     def suite(name: str) -> Pair:
         small, large = (
-            tables.pile_suite(name, only={"model": model, "step": 30000})
-            for model in ("70M", "410M")
+            tables.pile_suite(name, model=model, step=30000) for model in ("70M", "410M")
         )
         return Pair(small, large)
 
     return {
         "dmsl 122M to 937M": slimpajama,
-        "RedPajama 70M to 410M": lambda: suite("RedPajama"),
-        "5Mix 70M to 410M": lambda: suite("5Mix"),
+        "RedPajama 70M to 410M": lambda: suite("redpajama"),
+        "5Mix 70M to 410M": lambda: suite("5mix"),
         "tiny_env 55k to 150k": lambda: Pair(tables.tiny_env("55k"), tables.tiny_env("150k")),
     }
 

@@ -39,15 +39,15 @@ def laws_of_scale() -> list[str]:
 def mixinglaws(settings: Settings) -> None:
     """M1 to M4 as in the paper's tables: mixtures held out at one size and step."""
     suites = {
-        "5Mix 70M, 30k steps, 20 + 6": ("5Mix", "70M", 30000, 20),
-        "RedPajama 70M, 30k steps, 20 + 22": ("RedPajama", "70M", 30000, 20),
-        "3Mix 410M, 60k steps, 24 + 8": ("3Mix", "410M", 60000, 24),
-        "2Mix 70M, 30k steps, 4 + 1": ("2Mix", "70M", 30000, 4),
+        "5Mix 70M, 30k steps, 20 + 6": ("5mix", "70M", 30000, 20),
+        "RedPajama 70M, 30k steps, 20 + 22": ("redpajama", "70M", 30000, 20),
+        "3Mix 410M, 60k steps, 24 + 8": ("3mix", "410M", 60000, 24),
+        "2Mix 70M, 30k steps, 4 + 1": ("2mix", "70M", 30000, 4),
     }
     each, overall = Scoreboard(), Scoreboard()
     names = [*M1_TO_M4, "effective"]
     for suite, (name, model, step, num_train) in suites.items():
-        runs = tables.pile_suite(name, only={"model": model, "step": step})
+        runs = tables.pile_suite(name, model=model, step=step)
         runs = runs.select(_distinct_mixtures(runs))
         for seed in range(settings.seeds):
             order = np.random.default_rng(seed).permutation(len(runs))
@@ -78,7 +78,7 @@ def _distinct_mixtures(runs: RunTable) -> np.ndarray:
 
 def forecast_1b(settings: Settings) -> None:
     """5Mix: fit on 70M to 410M at 10 to 30 thousand steps, forecast 1B."""
-    runs = tables.pile_suite("5Mix")
+    runs = tables.pile_suite("5mix")
     runs = first_targets(runs, 3) if settings.quick else runs
     steps = np.round(runs.train_tokens / 2**20)
     train = runs.select((runs.label != "1B") & (steps >= 10000) & (steps <= 30000))

@@ -1,26 +1,14 @@
-"""The published run tables of ../shared/data as RunTables; each folder's README has the sources.
-
-Losses are nats per token (`loss/`) or bits per byte (`bpb/`); `run`, `num_params` and
-`train_tokens` are set where the source gives them.
-"""
+"""The published run tables that benchmarks use, cut to what each of them asks; see
+`mixlaw.datasets.info` for what they are and where they come from."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixlaw import datasets
 from mixlaw.runs import RunTable
-
-Row = dict[str, Any]
-ROUNDED = 0.01
-"""Tables whose weights are rounded to three decimals sum to one within this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,40 +32,6 @@ class Swarm:
         return self.runs.select(order[:num_runs]), self.runs.select(test)
 
 
-def data_folder() -> Path:
-    """Where the tables are. Raises: SystemExit: nowhere."""
-    default = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("MIXLAW_DATA", default))
-    if not folder.is_dir():
-        raise SystemExit(
-            f"no published run tables at {folder}; set MIXLAW_DATA to the folder that has "
-            "regmix_pile/, olmix_swarms/, mixinglaws/, dmsl_slimpajama/, ..."
-        )
-    return folder
-
-
-@cache
-def _rows(path: str) -> list[Row]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise SystemExit(
-            "reading the tables needs pyarrow: pip install 'mixlaw[parquet]'"
-        ) from None
-    return parquet.read_table(data_folder() / path).to_pylist()
-
-
-def _table(path: str, adapt: Callable[[Row], Row | None], tolerance: float = 1e-6) -> RunTable:
-    adapted = (adapt(row) for row in _rows(path))
-    rows = [row for row in adapted if row is not None]
-    return RunTable.from_rows(rows, sum_tolerance=tolerance)
-
-
-def _measures(row: Mapping[str, Any]) -> Row:
-    """The columns that most tables name alike."""
-    return {k: v for k, v in row.items() if k.startswith(("weight/", "loss/", "bpb/"))}
-
-
 def _by_label(runs: RunTable, train: str, test: str) -> Swarm:
     return Swarm(runs, np.flatnonzero(runs.label == train), np.flatnonzero(runs.label == test))
 
@@ -86,44 +40,37 @@ def _all_to_draw(runs: RunTable) -> Swarm:
     return Swarm(runs, np.arange(len(runs)), np.arange(0))
 
 
+def _by_place(runs: RunTable) -> RunTable:
+    """Runs called by their rows, as when the results of this folder were measured: runs are taken
+    in the order of their names, and the search for a law ends elsewhere in the fourth digit."""
+    return replace(runs, run=np.array([f"row{i}" for i in range(len(runs))]))
+
+
 def regmix_pile() -> Swarm:
     """512 runs to draw from and 256 to score on: 1M parameters, 17 domains, 13 targets."""
-
-    def adapt(row: Row) -> Row | None:
-        keep = row["split"] in {"train_1m", "test_1m"}
-        return _measures(row) | {"label": row["split"]} if keep else None
-
-    runs = _table("regmix_pile/runs.parquet", adapt, ROUNDED)
-    return _by_label(runs, "train_1m", "test_1m")
+    runs = datasets.load("regmix")
+    runs = _by_place(runs.select(runs.label != "extra-1m"))
+    return _by_label(runs, "train-1m", "test-1m")
 
 
 def slimpajama_tasks() -> Swarm:
     """512 and 256 runs: 1M parameters, 7 domains, 11 targets, none of them a domain's own."""
-
-    def adapt(row: Row) -> Row:
-        return _measures(row) | {"label": row["split"]}
-
-    runs = _table("grape_regmix_1m/slimpajama_tasks.parquet", adapt, ROUNDED)
-    return _by_label(runs, *sorted(set(runs.label), key=lambda label: "test" in label))
+    return _by_label(_by_place(datasets.load("slimpajama-tasks")), "train", "test")
 
 
 def dclm_swarm() -> Swarm:
     """127 runs: 30M parameters, 24 topics (very sparse), 110 tasks in bits per byte."""
-    return _all_to_draw(_table("olmix_swarms/dclm_swarm.parquet", _measures))
+    return _all_to_draw(_by_place(datasets.load("olmix/dclm")))
+
+
+def olmix_reuse() -> Swarm:
+    """64 runs: 30M parameters, 21 topics and the earlier mixture, 110 tasks in bits per byte."""
+    return _all_to_draw(datasets.load("olmix/full-reuse"))
 
 
 def slimpajama_scales() -> RunTable:
-    """122M, 310M (60 mixtures each), 680M, 937M (40 of them), 11 checkpoints; 8 targets.
-
-    One run is one (mixture, size).
-    """
-
-    def adapt(row: Row) -> Row:
-        counts = {"num_params": row["params"], "train_tokens": row["tokens"]}
-        name = f"{row['mixture']}-{row['params']:.0f}"
-        return _measures(row) | counts | {"run": name, "label": str(row["mixture"])}
-
-    return _table("dmsl_slimpajama/runs.parquet", adapt, ROUNDED)
+    """122M, 310M (60 mixtures each), 680M, 937M (40 of them), 11 checkpoints; 8 targets."""
+    return datasets.load("dmsl-slimpajama")
 
 
 def final(runs: RunTable) -> RunTable:
@@ -143,59 +90,43 @@ def slimpajama_122m() -> Swarm:
     return _all_to_draw(runs.select(runs.num_params == runs.num_params.min()))
 
 
-def pile_suite(suite: str, *, only: Mapping[str, Any] | None = None) -> RunTable:
-    """5Mix, RedPajama, 3Mix or 2Mix of Ye et al.: a row for each (run, step), 22, 3 or 2 targets.
+def pile_suite(suite: str, *, model: str | None = None, step: int | None = None) -> RunTable:
+    """A suite of Ye et al. ("5mix"): a row for each (run, step), 22, 3 or 2 targets; the label is
+    the model, "70M" to "1B". Steps at which some of the targets were not measured are left out.
 
-    Steps at which some of the targets were not measured are left out.
-
-    Args:
-        only: columns of the source -> value that a row must have; model is "70M" to "1B".
+    Args: model, step: those of all rows.
     """
-    found: dict[tuple, Row] = {}
-    for row in _rows(f"mixinglaws/{suite}.parquet"):
-        if row["step"] is None or any(row[key] != value for key, value in (only or {}).items()):
-            continue
-        key = (row["model"], row["run_id"], row["step"])
-        found.setdefault(key, _suite_columns(row))[_loss_name(row["valid_domain"])] = row["loss"]
-    complete = max(len(row) for row in found.values())
-    rows = [row for row in found.values() if len(row) == complete]
-    return RunTable.from_rows(rows, sum_tolerance=ROUNDED)
+    runs = datasets.load(f"mixinglaws/{suite}")
+    steps = _steps(runs)
+    runs = replace(runs, label=np.array([run.partition("_")[0] for run in runs.run]))
+    keep = np.asarray(np.isfinite(runs.values).all(axis=1))
+    if step is not None:
+        keep = keep & (steps == step)
+    if model is not None:
+        keep = keep & (runs.label == model)
+    return runs.select(keep)
 
 
-def _loss_name(valid_domain: str) -> str:
-    """In the spelling of the training domains, so that a target finds its own domain."""
-    return "loss/" + valid_domain.lower().replace("-", "_")
-
-
-def _suite_columns(row: Row) -> Row:
-    weights = json.loads(row["mixture"])
-    if row["suite"] == "RedPajama" and weights["c4"] == 0.168375:
-        weights["c4"] = 0.1484375  # makes the sum exactly one: a typo, see the README
-    columns = {f"weight/{domain}": share for domain, share in weights.items()}
-    counts = {"num_params": row["n_params_nonembedding"], "train_tokens": row["tokens"]}
-    return columns | counts | {"run": f"{row['model']}-{row['run_id']}", "label": row["model"]}
+def _steps(runs: RunTable) -> np.ndarray:
+    """(n,) steps of a suite; where tokens are unknown the label ends with them, or with "last"."""
+    if np.isfinite(runs.train_tokens).all():
+        return np.round(runs.train_tokens / 2**20)
+    words = [label.rpartition(" ")[2] for label in runs.label]
+    return np.array([float(word) if word.isdigit() else np.nan for word in words])
 
 
 def pile_shares(targets: tuple[str, ...]) -> np.ndarray:
     """(T,) shares of the 22 subsets in the overall Pile loss, in the order of `targets`."""
-    rows = _rows("mixinglaws/valid_weight.parquet")
-    shares = {_loss_name(row["valid_domain"]): row["weight"] for row in rows}
+    shares = datasets.target_weights("mixinglaws/5mix")
     return np.array([shares[target] for target in targets])
 
 
 TINY_SIZES = {"20k": "A", "55k": "B", "150k": "C", "440k": "D"}
+TINY_LONGEST = 1200 * 512
 
 
 def tiny_env(size: str) -> RunTable:
     """Our own swarm on real text at one size (see TINY_SIZES), longest horizon, seed 0."""
-
-    def adapt(row: Row) -> Row | None:
-        if row["size"] != TINY_SIZES[size] or row["seed"] != 0 or row["step"] < 1200:
-            return None
-        counts = {
-            "num_params": row["num_params_non_embedding"],
-            "train_tokens": row["train_tokens"],
-        }
-        return _measures(row) | counts | {"run": row["mixture"]}
-
-    return _table("tiny_env_swarm/runs.parquet", adapt, ROUNDED)
+    runs = datasets.load("tiny-env")
+    at_size = np.char.startswith(runs.run, f"{TINY_SIZES[size]}-")
+    return runs.select(at_size & (runs.seed == 0) & (runs.train_tokens >= TINY_LONGEST))

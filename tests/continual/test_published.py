@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mixlaw import datasets
 from mixlaw.continual import fit_continual
-from mixlaw.runs import RunTable
 
 PUBLISHED = 0.2862
 """The critical share of Pile at the last horizon in the authors' notebook."""
 
 
 @pytest.fixture(scope="module")
-def laws():
-    default = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("MIXLAW_DATA", default)) / "mixinglaws"
-    if not folder.is_dir():
-        pytest.skip(f"no published run tables at {folder}; set MIXLAW_DATA to their folder")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parts = parquet.read_table(folder / "valid_weight.parquet").to_pylist()
-    weights = {row["valid_domain"]: row["weight"] for row in parts}
-    weights["starcoder_python"] = 0.0
-    rows: dict[tuple, dict] = {}
-    base = {"loss/pile": 0.0}
-    for row in parquet.read_table(folder / "ct.parquet").to_pylist():
-        part = row["valid_domain"]
-        if row["r_pile"] is None:
-            found = base
-        else:
-            found = rows.setdefault((row["run_id"], row["step"]), {"run": row["run_id"]})
-            found |= {"weight/pile": row["r_pile"], "weight/python": row["r_python"]}
-            found |= {"train_tokens": row["tokens"]}
-        found["loss/pile"] = found.get("loss/pile", 0.0) + weights[part] * row["loss"]
-        if part == "starcoder_python":
-            found["loss/python"] = row["loss"]
-    return fit_continual(RunTable.from_rows(rows.values()), new=["python"], base=base)
+def laws(published):
+    runs = published("mixinglaws/ct")
+    shares = datasets.target_weights("mixinglaws/ct")
+    pile = np.array([shares.get(target, 0.0) for target in runs.targets])
+    python = np.array([target == "loss/starcoder_python" for target in runs.targets])
+    both = np.stack([pile, python], axis=1)
+    targets = ("loss/pile", "loss/python")
+    runs = replace(runs, targets=targets, values=runs.values @ both, start=runs.start @ both)
+    return fit_continual(runs, new=["python"])
 
 
 def test_the_critical_share_is_the_published_one(laws):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,20 +83,3 @@ def lab() -> SimpleNamespace:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
-
-
-@pytest.fixture(scope="session")
-def published() -> Callable[..., RunTable]:
-    """`published(path, adapt)` reads a public Parquet table, `adapt` renames a row's columns."""
-    default = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("MIXLAW_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no published run tables at {folder}; set MIXLAW_DATA to their folder")
-    parquet = pytest.importorskip("pyarrow.parquet")
-
-    def read(path: str, adapt: Callable[[dict], dict | None], sum_tolerance=1e-6) -> RunTable:
-        adapted = (adapt(row) for row in parquet.read_table(folder / path).to_pylist())
-        rows = [row for row in adapted if row is not None]
-        return RunTable.from_rows(rows, sum_tolerance=sum_tolerance)
-
-    return read

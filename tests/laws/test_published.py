@@ -11,27 +11,16 @@ from mixlaw.laws.fitting import batch_of
 from mixlaw.laws.splits import MIXTURE_SPLIT
 
 
-def measures(row: dict) -> dict:
-    """The columns that every table names alike."""
-    return {k: v for k, v in row.items() if k.startswith(("weight/", "loss/"))}
-
-
 @pytest.mark.parametrize(
     ("num_runs", "least_spearman", "most_mae"), [(32, 0.977, 0.092), (64, 0.982, 0.081)]
 )
 def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
     """The prototype had .979 / .092 at 32 runs and .985 / .077 at 64, means of five draws."""
-
-    def adapt(row: dict) -> dict | None:
-        keep = row["split"] in {"train_1m", "test_1m"}
-        return measures(row) | {"label": row["split"]} if keep else None
-
-    runs = published("regmix_pile/runs.parquet", adapt, sum_tolerance=0.01)
-    test = runs.select(runs.label == "test_1m")
-    train = np.flatnonzero(runs.label == "train_1m")
+    runs, test = published("regmix/train-1m"), published("regmix/test-1m")
     found = []
     for seed in range(3):
-        drawn = runs.select(np.random.default_rng(seed).choice(train, num_runs, replace=False))
+        rng = np.random.default_rng(seed)
+        drawn = runs.select(rng.choice(len(runs), num_runs, replace=False))
         for target in runs.targets:
             predicted = fit(make("effective"), drawn, target=target).predict(Points.of(test))
             y = test.column(target)
@@ -43,15 +32,9 @@ def test_effective_law_on_regmix(published, num_runs, least_spearman, most_mae):
 
 def test_held_out_mixtures_of_the_tiny_swarm(published):
     """Issue 2: Spearman >= .9 and error <= half of predicting the mean, on every target."""
-
-    def adapt(row: dict) -> dict | None:
-        if row["size"] == "D" or row["step"] < 300:
-            return None
-        counts = {"num_params": row["num_params_non_embedding"], "seed": row["seed"]}
-        run = f"{row['size']}-{row['mixture']}-{row['seed']}"
-        return measures(row) | counts | {"run": run, "train_tokens": row["train_tokens"]}
-
-    runs = published("tiny_env_swarm/runs.parquet", adapt)
+    runs = published("tiny-env")
+    largest = np.char.startswith(runs.run, "D")
+    runs = runs.select(~largest & (runs.train_tokens >= 300 * 512))
     names = ["effective-product", "effective-sum", "effective-ratio"]
     cv = cross_validate(runs, candidates=names)
     for name in names:
@@ -64,14 +47,8 @@ def test_held_out_mixtures_of_the_tiny_swarm(published):
 
 def test_scale_forecast_on_slimpajama(published):
     """Fit 122M and 310M, forecast 680M: mean relative error."""
-
-    def adapt(row: dict) -> dict | None:
-        if row["tokens"] < 4e9 or row["params"] > 7e8:
-            return None
-        counts = {"num_params": row["params"], "train_tokens": row["tokens"]}
-        return measures(row) | counts | {"run": f"{row['mixture']}-{row['params']}"}
-
-    runs = published("dmsl_slimpajama/runs.parquet", adapt, sum_tolerance=0.01)
+    runs = published("dmsl-slimpajama")
+    runs = runs.select((runs.train_tokens >= 4e9) & (runs.num_params < 7e8))
     largest = runs.num_params == runs.num_params.max()
     axes = {"num_params": 2e8, "train_tokens": 1e10}
     errors = []
@@ -96,15 +73,8 @@ def test_other_laws_on_regmix(published, name, num_runs, least_spearman, most_ma
     .156 at 512."""
     if name == "lightgbm":
         pytest.importorskip("lightgbm")
-
-    def adapt(row: dict) -> dict | None:
-        keep = row["split"] in {"train_1m", "test_1m"}
-        return measures(row) | {"label": row["split"]} if keep else None
-
-    runs = published("regmix_pile/runs.parquet", adapt, sum_tolerance=0.01)
-    test = runs.select(runs.label == "test_1m")
-    train = np.flatnonzero(runs.label == "train_1m")
-    drawn = runs.select(np.random.default_rng(0).choice(train, num_runs, replace=False))
+    runs, test = published("regmix/train-1m"), published("regmix/test-1m")
+    drawn = runs.select(np.random.default_rng(0).choice(len(runs), num_runs, replace=False))
     found = []
     for fitted in make(name).fit_batch(batch_of(drawn, runs.targets)):
         predicted, y = fitted.predict(Points.of(test)), test.column(fitted.target)
@@ -119,14 +89,8 @@ def test_other_laws_on_regmix(published, name, num_runs, least_spearman, most_ma
 )
 def test_joint_laws_on_slimpajama(published, name, most):
     """Fit 122M and 310M, forecast 680M: mean relative error over the seven domains."""
-
-    def adapt(row: dict) -> dict | None:
-        if row["tokens"] < 4e9 or row["params"] > 7e8:
-            return None
-        counts = {"num_params": row["params"], "train_tokens": row["tokens"]}
-        return measures(row) | counts | {"run": f"{row['mixture']}-{row['params']}"}
-
-    runs = published("dmsl_slimpajama/runs.parquet", adapt, sum_tolerance=0.01)
+    runs = published("dmsl-slimpajama")
+    runs = runs.select((runs.train_tokens >= 4e9) & (runs.num_params < 7e8))
     largest = runs.num_params == runs.num_params.max()
     targets = [f"loss/{domain}" for domain in runs.domains]
     recipe = make(name, {"num_params": 2e8, "train_tokens": 1e10})

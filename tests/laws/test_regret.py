@@ -213,15 +213,8 @@ class TestBound:
 
 def test_bound_and_probability_on_regmix(published):
     """Sixty-four runs, single targets and their mean, 256 held-out runs."""
-
-    def adapt(row: dict) -> dict | None:
-        keep = row["split"] in {"train_1m", "test_1m"}
-        losses = {k: v for k, v in row.items() if k.startswith(("weight/", "loss/"))}
-        return losses | {"label": row["split"]} if keep else None
-
-    runs = published("regmix_pile/runs.parquet", adapt, sum_tolerance=0.01)
-    test = runs.select(runs.label == "test_1m")
-    drawn = np.random.default_rng(0).choice(np.flatnonzero(runs.label == "train_1m"), 64, False)
+    runs, test = published("regmix/train-1m"), published("regmix/test-1m")
+    drawn = np.random.default_rng(0).choice(len(runs), 64, replace=False)
     fitted = fit_laws(runs.select(drawn))
     num_targets = len(runs.targets)
     held, errors = [], []

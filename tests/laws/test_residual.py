@@ -214,15 +214,8 @@ def test_unknown_base():
 def test_forecasts_of_slimpajama_improve(published, name):
     """Fit up to 680M, forecast the last rows of 937M: which mixture is how much better, that is,
     the relative error less its mean. (The level at a new size is the law's affair.)"""
-
-    def adapt(row: dict) -> dict | None:
-        if row["tokens"] < 4e9:
-            return None
-        measures = {k: v for k, v in row.items() if k.startswith(("weight/", "loss/"))}
-        counts = {"num_params": row["params"], "train_tokens": row["tokens"]}
-        return measures | counts | {"run": f"{row['mixture']}-{row['params']}"}
-
-    runs = published("dmsl_slimpajama/runs.parquet", adapt, sum_tolerance=0.01)
+    runs = published("dmsl-slimpajama")
+    runs = runs.select(runs.train_tokens >= 4e9)
     largest = runs.num_params == runs.num_params.max()
     test = runs.select(largest & (runs.train_tokens == runs.train_tokens[largest].max()))
     axes = {"num_params": 2e8, "train_tokens": 1e10}
