@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mixlaw.cli import main
 from mixlaw.plan.budget import BudgetPlan
 from mixlaw.plan.edit_plan import EditPlan
 from mixlaw.plan.proposals import Plan
 from mixlaw.runs import RunTable
 
 BIG_RUN = ("--num-params", "7e9", "--train-tokens", "2e11", "--domains", "12")
-
-
-@pytest.fixture
-def mixlaw(monkeypatch, capsys):
-    """Run a command: (exit code, stdout, stderr), both with single spaces."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mixlaw", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        shown = capsys.readouterr()
-        return code, " ".join(shown.out.split()), " ".join(shown.err.split())
-
-    return run
 
 
 @pytest.fixture(scope="session")

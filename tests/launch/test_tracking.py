@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import io
 import json
 import shutil
 import signal
@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from mixlaw.errors import MissingExtraError, StudyError
+from mixlaw.interop.records import WandbRecords
+from mixlaw.interop.wandb_file import history
 from mixlaw.launch.tracking import TRACKERS, Follower, open_trackers
 from mixlaw.launch.tracking.base import Event, Point, describe, events, points
-from mixlaw.launch.tracking.wandb import WeightsAndBiases, _held, _records
+from mixlaw.launch.tracking.wandb import WeightsAndBiases, _held
 from mixlaw.mixture import Mixture
 from mixlaw.runs import DONE, FAILED, RunResult, RunSpec, Start
 from mixlaw.schedule import Online, Schedule
@@ -153,14 +155,10 @@ def read_wandb(folder: Path, run: RunSpec):
     import wandb
 
     wandb.teardown()  # its process writes to the end
-    record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
     curves, told = {}, []
     for path in sorted(folder.glob(f"wandb/offline-run-*-{run.run_id}*/*.wandb")):
-        for data in _records(path.read_bytes()):
-            row = {
-                "/".join(item.nested_key) or item.key: json.loads(item.value_json)
-                for item in record.FromString(data).history.item
-            }
+        for record in WandbRecords(io.BytesIO(path.read_bytes())):
+            row = {key: json.loads(bytes(value)) for key, value in history(record).items()}
             tokens = next((v for key, v in row.items() if key.endswith("/tokens")), None)
             for key, value in row.items():
                 if key == "events/text":

@@ -199,7 +199,7 @@ class TestPareto:
         ),
         (
             OBJECTIVE + "baselines: {mine: {web: .2, code: .5}}",
-            r"baseline 'mine': the proportions sum to 0.7",
+            r"baselines.mine: the proportions sum to 0.7",
         ),
         (OBJECTIVE + "baselines: {recommended: {web: 1}}", "'recommended' is the name of"),
         (OBJECTIVE + "optimize: {robust: 1.5}", r"optimize.robust"),

@@ -6,24 +6,31 @@ Exit codes: 0 done; 1 an error that the user can mend (its message says how); 2 
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
 from mixlaw import __version__
-from mixlaw.cli import show, show_continual, show_decision, show_plans, show_schedule
+from mixlaw.cli import (
+    export,
+    import_runs,
+    show,
+    show_continual,
+    show_decision,
+    show_interop,
+    show_plans,
+    show_schedule,
+)
+from mixlaw.cli.arguments import Json, StudyPath, answer, parse_mixture
 from mixlaw.cli.demo import run_demo, template
 from mixlaw.cli.edits import parse_edits
 from mixlaw.cli.swarm_view import swarm_view
 from mixlaw.cli.terminal import error, line
-from mixlaw.errors import MissingExtraError, MixlawError, MixtureError, StudyError, TrainError
+from mixlaw.errors import MissingExtraError, MixlawError, StudyError, TrainError
 from mixlaw.files import write_text
-from mixlaw.mixture import Mixture
 from mixlaw.plan.budget import plan_budget
 from mixlaw.plan.question import RunScale
 from mixlaw.report import write_report
@@ -38,8 +45,6 @@ app = typer.Typer(
     help="Choose the data mixture of a language model before the model is trained.",
 )
 
-StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder or YAML file of a study.")]
-Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON only.")]
 LauncherName = Annotated[
     str | None, typer.Option(help="local, ray or slurm; default: as the study says.")
 ]
@@ -91,14 +96,6 @@ def _launch(
         raise StudyError("; ".join(told)) from None
 
 
-def _out(data: Any, as_json: bool, human: Callable[[], None]) -> None:
-    """JSON alone, or a picture for people."""
-    if as_json:
-        typer.echo(json.dumps(data, indent=1, allow_nan=False))
-    else:
-        human()
-
-
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="New folder for the study.")]) -> None:
     """Write a commented study.yaml to fill in."""
@@ -113,14 +110,14 @@ def init(folder: Annotated[Path, typer.Argument(help="New folder for the study."
 def status(study: StudyPath, as_json: Json = False) -> None:
     """What is done and what is next."""
     found = Study(study).status()
-    _out(found, as_json, lambda: show.status(found))
+    answer(found, as_json, lambda: show.status(found))
 
 
 @app.command()
 def corpus(study: StudyPath, as_json: Json = False) -> None:
     """Read the text, remove duplicates, split, tokenise."""
     built = Study(study).corpus()
-    _out(built.summary(), as_json, lambda: show.corpus(built.summary()))
+    answer(built.summary(), as_json, lambda: show.corpus(built.summary()))
 
 
 @app.command()
@@ -130,15 +127,28 @@ def design(
         int | None,
         typer.Option("--next", min=1, help="The next runs worth doing, given those so far."),
     ] = None,
+    export_to: Annotated[
+        str | None,
+        typer.Option(help="Write these runs as configs for another trainer (mixlaw export)."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --export-to: the folder of the configs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Choose the mixtures and sizes of the proxy runs; with --next, of the runs to do next."""
+    if (export_to is None) != (out is None):
+        raise StudyError("--export-to writes configs into the folder --out; give both")
+    if out is not None:
+        written = Study(study).export_design(out, export_to, count=following)
+        answer(written.to_dict(), as_json, lambda: show_interop.planned(written, study))
+        return
     if following is not None:
         found = Study(study).ask(following)
-        _out(found.to_dict(), as_json, lambda: show_plans.plan(found))
+        answer(found.to_dict(), as_json, lambda: show_plans.plan(found))
         return
     specs = Study(study).design()
-    _out([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
+    answer([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
 
 
 @app.command()
@@ -174,7 +184,7 @@ def plan(
             "a plan is for a big run: name a study, or give --num-params, --train-tokens and "
             "--domains"
         )
-    _out(found.to_dict(), as_json, lambda: show_plans.budget(found))
+    answer(found.to_dict(), as_json, lambda: show_plans.budget(found))
 
 
 @app.command()
@@ -207,7 +217,7 @@ def edit(
         show_plans.edit(found, out)
         show.left_out(opened)
 
-    _out(found.to_dict(), as_json, shown)
+    answer(found.to_dict(), as_json, shown)
 
 
 @app.command()
@@ -229,12 +239,12 @@ def train(
     opened = Study(study)
     if print_commands:
         commands = opened.train_commands(workers or opened.config.launch.workers or 1)
-        _out(commands, as_json, lambda: typer.echo("\n".join(commands)))
+        answer(commands, as_json, lambda: typer.echo("\n".join(commands)))
         return
     launch = _launch(opened, launcher, workers, track)
     with swarm_view() as view:
         runs = opened.train(view, launch=launch, on_note=view.note)
-    _out(runs.rows(), as_json, lambda: show.runs(runs))
+    answer(runs.rows(), as_json, lambda: show.runs(runs))
 
 
 @app.command()
@@ -262,7 +272,7 @@ def fit(study: StudyPath, as_json: Json = False) -> None:
     opened = Study(study)
     fitted, findings = opened.fit(), opened.diagnose()
     data = {**fitted.to_dict(), "findings": [finding.to_dict() for finding in findings]}
-    _out(data, as_json, lambda: show.fit(opened))
+    answer(data, as_json, lambda: show.fit(opened))
 
 
 @app.command()
@@ -284,7 +294,7 @@ def predict(
 ) -> None:
     """Forecast mixtures at the target scale, or at another."""
     opened = Study(study)
-    mixtures = {text: _parse_mixture(text) for text in mixture or []} or opened.baselines()
+    mixtures = {text: parse_mixture(text) for text in mixture or []} or opened.baselines()
     scale = Scale(num_params, train_tokens)
     if num_params is None or train_tokens is None:
         target = opened.scale
@@ -302,14 +312,14 @@ def predict(
             for m, f in zip(mixtures.values(), forecasts, strict=True)
         ],
     }
-    _out(data, as_json, lambda: show_decision.forecasts(list(mixtures), data))
+    answer(data, as_json, lambda: show_decision.forecasts(list(mixtures), data))
 
 
 @app.command()
 def optimize(study: StudyPath, as_json: Json = False) -> None:
     """The mixture to train, how much better it is, and how sure."""
     decision = Study(study).optimize()
-    _out(decision.to_dict(), as_json, lambda: show_decision.decision(decision))
+    answer(decision.to_dict(), as_json, lambda: show_decision.decision(decision))
 
 
 @app.command()
@@ -320,7 +330,7 @@ def pareto(
 ) -> None:
     """What the objective and the study's trade-offs cost each other."""
     front = Study(study).pareto(points)
-    _out(front.to_dict(), as_json, lambda: show_decision.front(front))
+    answer(front.to_dict(), as_json, lambda: show_decision.front(front))
 
 
 @app.command()
@@ -336,7 +346,7 @@ def verify(
     launch = _launch(opened, launcher, workers, track)
     with swarm_view() as view:
         found = opened.verify(view, launch=launch, on_note=view.note)
-    _out(found.to_dict(), as_json, lambda: show_decision.verification(found))
+    answer(found.to_dict(), as_json, lambda: show_decision.verification(found))
 
 
 @app.command()
@@ -352,7 +362,7 @@ def continual(
     launch = _launch(opened, launcher, workers, track)
     with swarm_view() as view:
         found = opened.continual(view, launch=launch, on_note=view.note)
-    _out(found.to_dict(), as_json, lambda: show_continual.answer(found))
+    answer(found.to_dict(), as_json, lambda: show_continual.answer(found))
 
 
 @app.command()
@@ -384,18 +394,22 @@ def schedule(
     if verifying:
         with swarm_view() as view:
             seen = opened.verify_schedule(view, online=online, launch=launch, on_note=view.note)
-        _out(seen.to_dict(), as_json, lambda: show_schedule.verification(found, seen))
+        answer(seen.to_dict(), as_json, lambda: show_schedule.verification(found, seen))
         return
     fitted = opened.fit_stages()
     data = show_schedule.as_json(found, fitted)
-    _out(data, as_json, lambda: show_schedule.schedule(found, fitted))
+    answer(data, as_json, lambda: show_schedule.schedule(found, fitted))
+
+
+app.command("import")(import_runs.import_runs)
+app.command()(export.export)
 
 
 @app.command()
 def report(study: StudyPath, as_json: Json = False) -> None:
     """Write report.html: one file, readable offline."""
     path = write_report(Study(study))
-    _out({"report": str(path)}, as_json, lambda: line(f"wrote {path}"))
+    answer({"report": str(path)}, as_json, lambda: line(f"wrote {path}"))
 
 
 @app.command()
@@ -408,20 +422,3 @@ def demo(
 ) -> None:
     """The whole job on text of the installed Python environment, in minutes."""
     run_demo(folder, short=short, continual=continual)
-
-
-def _parse_mixture(text: str) -> Mixture:
-    shares = {}
-    for part in text.split(","):
-        name, equals, share = part.partition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            equals = ""
-            value = 0.0
-        if not equals:
-            raise MixtureError(f"{part!r} in --mixture {text!r} is not of the form domain=0.5")
-        if name.strip() in shares:
-            raise MixtureError(f"domain {name.strip()!r} is named twice in --mixture {text!r}")
-        shares[name.strip()] = value
-    return Mixture(shares)

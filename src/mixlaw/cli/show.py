@@ -21,6 +21,8 @@ def status(found: dict[str, Any]) -> None:
     table(["step", "state"], rows, title=found["folder"])
     if found["runs"]["planned"]:
         line("{done} of {planned} runs finished, {failed} failed".format(**found["runs"]))
+    if found["export"]:
+        line(f"the mixture for your trainer: {found['export']}")
     following = found["next"]
     line(f"next: mixlaw {following} {found['folder']}" if following else "all done")
 

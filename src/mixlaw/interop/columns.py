@@ -26,14 +26,21 @@ class Columns:
         mixture: domain -> its column; or the one column that holds the whole mixture (a mapping,
             JSON text, or a trainer's list of weights and paths). Empty: the runs' mixtures are
             those of the planned runs, found by name.
-        targets: target ("loss/web", see `mixlaw.runs.UNITS`) -> its column.
-        run: the column of run ids; None: the source's own.
+        targets: target ("loss/web", see `mixlaw.runs.UNITS`) -> its column; "log(<column>)" of a
+            perplexity per token, "log2(<column>)" of one per byte.
+        run: the column of run ids, or several that name a run together: "split+run"; None: the
+            source's own.
         num_params: of non-embedding parameters; None: unknown.
         train_tokens: of tokens seen; None: unknown, or from the steps.
         tokens_per_step: what a step of the series sees, where `train_tokens` is None.
         seed: None: 0.
+        step: of training, in a table; it orders the rows of a run.
         unit: of the numbers in a mixture: "shares", "percent" or "relative".
-        checkpoints: "last" row of each run, or "all" at which every target was measured.
+        checkpoints: "last" at which every target was measured that the run has, or "all" such. Of
+            a table whose rows are as people put them, not as a logger did, "all" is every row.
+        others: further columns of a run table -> where they lie: "schedule", "rewarm", "status",
+            "label", "role", "available_tokens/<domain>", "start/<target>".
+        rename: name in the source -> domain, for a mixture in one column.
     """
 
     mixture: Mapping[str, str] | str
@@ -43,11 +50,11 @@ class Columns:
     train_tokens: str | float | None = None
     tokens_per_step: str | float | None = None
     seed: str | int | None = None
+    step: str | None = None
     unit: str = SHARES
     checkpoints: str = LAST
     others: Mapping[str, str] = field(default_factory=dict)
-    """Further columns of a run table -> where they lie: "schedule", "rewarm", "status",
-    "available_tokens/<domain>", "start/<target>"."""
+    rename: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name, known in (
@@ -61,8 +68,21 @@ class Columns:
         """JSON-able; what is not said is left out."""
         mixture = self.mixture if isinstance(self.mixture, str) else dict(self.mixture)
         data = {**vars(self), "mixture": mixture, "targets": dict(self.targets)}
-        data["others"] = dict(self.others)
+        data |= {"others": dict(self.others), "rename": dict(self.rename)}
         return {key: value for key, value in data.items() if value not in (None, {}, "")}
+
+    def meanings(self) -> list[tuple[str, str]]:
+        """(column, what it is read as), for people; a number that holds for all runs as itself."""
+        if isinstance(self.mixture, str):
+            out = [(self.mixture, f"the whole mixture, in {self.unit}")]
+        else:
+            unit = "" if self.unit == SHARES else f", {self.unit}"
+            out = [(c, f"share of {name}{unit}") for name, c in self.mixture.items()]
+        out += [(column, f"target {name}") for name, column in self.targets.items()]
+        for name in ("run", "num_params", "train_tokens", "tokens_per_step", "seed", "step"):
+            if (found := getattr(self, name)) is not None:
+                out.append((str(found), name))
+        return out + [(column, name) for name, column in self.others.items()]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Columns:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from mixlaw.errors import ExportError
 from mixlaw.mixture import Mixture
-from mixlaw.schedule import Schedule
+from mixlaw.schedule import Schedule, stage_steps
 
 TOKEN, SAMPLE, DOCUMENT = "token", "sample", "document"
 """What a trainer's weights count: tokens, samples of a fixed length (in tokens: the same), or
@@ -59,6 +61,39 @@ class Handover:
             return None
         return self.train_tokens // self.sequence_length
 
+    @property
+    def num_steps(self) -> int | None:
+        """Whole optimiser steps of the run, where its samples and their batches are known."""
+        if self.num_samples is None or self.batch_sequences is None:
+            return None
+        return self.num_samples // self.batch_sequences
+
+    def stage_samples(self, trainer: str) -> list[int] | None:
+        """Samples of each stage, changing between optimiser steps where these are known; None
+        where the samples of the run are not.
+
+        Raises: ExportError: a run too short for a step, or for one of its stages.
+        """
+        steps = self.num_steps
+        whole, batch = (self.num_samples, 1) if steps is None else (steps, self.batch_sequences)
+        if whole is None or batch is None:
+            return None
+        kind = "samples" if steps is None else "steps"
+        if whole < 1:
+            raise ExportError(
+                f"{trainer} would do nothing: --train-tokens {self.train_tokens:,} are less than "
+                f"one of its {kind} ({batch} x {self.sequence_length:,} tokens); train longer"
+            )
+        counts = stage_steps(self.schedule.shares, whole)
+        if 0 in counts:
+            empty = counts.index(0)
+            raise ExportError(
+                f"{trainer} would not see stage {empty + 1}, {self.schedule.shares[empty]:.3g} of "
+                f"a run of {whole:,} {kind} (--train-tokens "
+                f"{self.train_tokens:,}); train longer, or drop the stage"
+            )
+        return [count * batch for count in counts]
+
     def need(self, trainer: str, *names: str) -> None:
         """Raises: ExportError: one of these attributes is not known; says how to give it."""
         missing = [name for name in names if getattr(self, name) in (None, {})]
@@ -73,15 +108,30 @@ class Handover:
         """The paths of every domain with a share.
 
         Args: what: a path is there, in a few words ("a Megatron prefix, without .bin").
-        Raises: ExportError: a domain without one, or a path of no domain.
+        Raises: ExportError: a domain without one, an empty one, or one that two domains have.
         """
         missing = [name for name in self.domains if not self.paths.get(name)]
         if missing:
+            others = [name for name in self.paths if name not in self.domains]
+            near = difflib.get_close_matches(missing[0], others, n=1)
+            hint = f" (one is given for {near[0]!r})" if near else ""
             raise ExportError(
-                f"{trainer} reads each domain from {what}, which is not known for {missing}; give "
-                f"--path {missing[0]}=..., or one pattern for all: --path '/data/{{domain}}'"
+                f"{trainer} reads each domain from {what}, which is not known for "
+                f"{missing}{hint}; give --path {missing[0]}=..., or one pattern for all: "
+                "--path '/data/{domain}'"
             )
-        return {name: self.paths[name] for name in self.domains}
+        owners: dict[str, str] = {}
+        for name in self.domains:
+            for path in self.paths[name]:
+                if not path.strip() or "\0" in path:
+                    raise ExportError(f"the path of {name!r} is {path!r}; {trainer} needs {what}")
+                if path in owners:
+                    raise ExportError(
+                        f"{path!r} is a path of {owners[path]!r} and of {name!r}; each path "
+                        "belongs to one domain, once"
+                    )
+                owners[path] = name
+        return {name: tuple(self.paths[name]) for name in self.domains}
 
 
 @dataclass(frozen=True)
@@ -156,9 +206,144 @@ def refuse_schedule(handover: Handover, trainer: str, remedy: str) -> Mixture:
     return handover.schedule.dose
 
 
+def over_paths(
+    mixture: Mixture, paths: Mapping[str, Sequence[str]], size: Callable[[str], int]
+) -> Mixture:
+    """Path -> share: a domain's share goes to its paths by their sizes, which are looked up only
+    where there are several.
+
+    Raises: ExportError: a size that cannot be read, or is zero.
+    """
+    shares = {}
+    for name, share in without_zeros(mixture).items():
+        sizes = dict.fromkeys(paths[name], 1)
+        if len(sizes) > 1:
+            sizes = {path: _size(path, name, size) for path in sizes}
+        shares |= {path: share * part / sum(sizes.values()) for path, part in sizes.items()}
+    return Mixture(shares)
+
+
+def _size(path: str, domain: str, size: Callable[[str], int]) -> int:
+    try:
+        found, why = size(path), "it is empty"
+    except (OSError, ValueError) as error:
+        found, why = 0, str(error)
+    if found <= 0:
+        raise ExportError(
+            f"the paths of {domain!r} are weighted by their sizes, and that of {path!r} is not to "
+            f"be had ({why}); export where the files lie, or give one path for the domain"
+        )
+    return found
+
+
+def domain_of(text: str, domains: Sequence[str], where: str) -> str:
+    """The domain that a name or a path in a trainer's config speaks of: the same word, or one that
+    stands between separators; the last part of a path that has one decides.
+
+    Args: where: the config, for the error.
+    Raises: ExportError: it names none.
+    """
+    if text in domains:
+        return text
+    found = []
+    for name in domains:
+        word = rf"(?<![^\W_]){re.escape(name.casefold())}(?![^\W_])"
+        for match in re.finditer(word, folded := text.casefold()):
+            before = re.split(r"[/\\:]", folded[: match.end()])
+            begins = match.end() - len(before[-1])  # of the part in which the word ends
+            found.append((len(before), begins - match.start(), len(name), name))
+    if not found:
+        raise ExportError(
+            f"{where}: {text!r} names none of the domains {list(domains)}; name the domain in it, "
+            "or give the mixture as plain JSON"
+        )
+    return max(found)[-1]
+
+
+def gather(weights: Iterable[tuple[str, Any]], domains: Sequence[str], where: str) -> Mixture:
+    """The mixture of pairs (name or path, weight) of a config; weights of one domain add up.
+
+    Raises: ExportError: a weight that is none, or a name or path of no domain.
+    """
+    shares = dict.fromkeys(domains, 0.0)
+    for text, given in weights:
+        try:
+            weight = float(given)
+        except (TypeError, ValueError):
+            weight = math.nan
+        if not 0 <= weight < math.inf or isinstance(given, bool):
+            raise ExportError(f"{where}: the weight of {text!r} is {given!r}; it must be >= 0")
+        shares[domain_of(str(text), domains, where)] += weight
+    if not math.fsum(shares.values()) > 0:
+        raise ExportError(f"{where} gives no domain a weight; it holds no mixture")
+    return Mixture.from_weights(shares)
+
+
+def literal(entries: Mapping[str, Any]) -> str:
+    """A dict of plain values for a Python file, an entry a line."""
+    lines = [f"    {name!r}: {value!r},\n" for name, value in entries.items()]
+    return "{\n" + "".join(lines) + "}"
+
+
 def without_zeros(mixture: Mixture) -> dict[str, float]:
     """Domain -> share above zero; they sum to one."""
     return {name: share for name, share in mixture.items() if share > 0}
+
+
+def example_tokens(handover: Handover, trainer: str) -> tuple[str, dict[str, float]]:
+    """What one example of this trainer's data is, and domain -> its mean tokens.
+
+    Documents where `mean_document_tokens` is given, else samples of `sequence_length` tokens.
+
+    Raises: ExportError: neither is known, or documents of some domains only.
+    """
+    known = handover.mean_document_tokens
+    if not known and handover.sequence_length is not None:
+        return SAMPLE, dict.fromkeys(handover.domains, float(handover.sequence_length))
+    missing = [name for name in handover.domains if name not in known]
+    if missing:
+        raise ExportError(
+            f"{trainer} draws examples, not tokens, and how long they are is not known for "
+            f"{missing}; give --document-tokens {missing[0]}=... (mean tokens of a document), or "
+            "--sequence-length alone if every example is a packed block of that many tokens"
+        )
+    wrong = {name: known[name] for name in handover.domains if not 0 < known[name] < math.inf}
+    if wrong:
+        raise ExportError(f"mean tokens of a document are {wrong}; they must be finite and > 0")
+    return DOCUMENT, {name: float(known[name]) for name in handover.domains}
+
+
+def example_counts(
+    handover: Handover, unit: str, tokens: Mapping[str, float], trainer: str
+) -> list[dict[str, int]] | None:
+    """Domain -> examples in each stage, by largest remainder; None where the length of the run is
+    not known. `unit` and `tokens` are those of `example_tokens`.
+
+    Raises: ExportError: a stage is too short.
+    """
+    if handover.train_tokens is None:
+        return None
+    stages = handover.schedule.stages
+    if unit == SAMPLE and (samples := handover.stage_samples(trainer)) is not None:
+        return [
+            apportion(stage.mixture, count) for stage, count in zip(stages, samples, strict=True)
+        ]
+    counts = []
+    for stage in stages:
+        budget = stage.share * handover.train_tokens
+        exact = {n: budget * s / tokens[n] for n, s in without_zeros(stage.mixture).items()}
+        counts.append(apportion(exact, round(math.fsum(exact.values()))))
+    return counts
+
+
+def in_examples(mixture: Mixture, tokens: Mapping[str, float]) -> Mixture:
+    """Shares of examples that give a mixture of tokens; `tokens`: domain -> those of an example."""
+    return Mixture.from_weights({n: s / tokens[n] for n, s in without_zeros(mixture).items()})
+
+
+def in_tokens(examples: Mixture, tokens: Mapping[str, float]) -> Mixture:
+    """The inverse of `in_examples`."""
+    return Mixture.from_weights({n: s * tokens[n] for n, s in without_zeros(examples).items()})
 
 
 def decimals(mixture: Mixture, digits: int = 6) -> dict[str, str]:

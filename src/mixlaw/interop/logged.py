@@ -38,6 +38,7 @@ class LoggedRun:
         status: of `mixlaw.runs`: "done" or "failed"; a run that still trains is "done" as far as
             it came.
         origin: where it stands, for messages: "runs.csv, row 3".
+        notes: what of it could not be read, or was left out, in words.
     """
 
     run: str
@@ -46,6 +47,7 @@ class LoggedRun:
     series: Mapping[str, Series] = field(default_factory=dict)
     status: str = DONE
     origin: str = ""
+    notes: Sequence[str] = ()
 
 
 class Importer(Protocol):

@@ -16,16 +16,15 @@ from pydantic import (
 )
 
 from mixlaw.errors import MixlawError, StudyError
-from mixlaw.mixture import Mixture
 from mixlaw.study.continual_config import ContinualConfig
 from mixlaw.study.decision_config import (
     AnObjective,
     ConstraintsConfig,
     OptimizeConfig,
     PlanConfig,
-    Shares,
     TargetConfig,
 )
+from mixlaw.study.export_config import ABaseline, ExportConfig
 from mixlaw.study.launch_config import LaunchConfig
 from mixlaw.study.schedule_config import ScheduleConfig
 from mixlaw.study.section import Count, Positive, Section, Share
@@ -120,7 +119,7 @@ class StudyConfig(Section):
     fit: FitConfig = FitConfig()
     objective: AnObjective
     tradeoffs: dict[str, AnObjective] = {}
-    baselines: dict[str, Shares] = {}
+    baselines: dict[str, ABaseline] = {}
     optimize: OptimizeConfig = OptimizeConfig()
     plan: PlanConfig = PlanConfig()
     constraints: ConstraintsConfig = ConstraintsConfig()
@@ -128,6 +127,7 @@ class StudyConfig(Section):
     verify: VerifyConfig = VerifyConfig()
     continual: ContinualConfig | None = None
     schedule: ScheduleConfig | None = None
+    export: ExportConfig = ExportConfig()
 
     @property
     def target_params(self) -> int | None:
@@ -168,11 +168,6 @@ class StudyConfig(Section):
         ):
             if name in section:
                 raise ValueError(f"{name!r} is the name of {what}; choose another")
-        for name, shares in self.baselines.items():
-            try:
-                Mixture(shares)
-            except MixlawError as error:
-                raise ValueError(f"baseline {name!r}: {error}") from error
         both = sorted(set(self.domains) & set(self.validation_only))
         if both:
             raise ValueError(f"{both} stand in both domains and validation_only")
@@ -278,25 +273,35 @@ def load_config(path: Path) -> StudyConfig:
     Raises: StudyError: every problem found, with the nearest valid name for an unknown key.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        data = read_yaml(path)
     except OSError as error:
         raise StudyError(
             f"no study file at {path} ({error.strerror}); "
             f"create one with: mixlaw init {path.parent}"
         ) from error
+    try:
+        return StudyConfig.model_validate(data, context={"folder": path.parent})
+    except ValidationError as error:
+        problems = [explain(problem, StudyConfig) for problem in error.errors()]
+        raise StudyError(f"{path}: " + "; ".join(problems)) from None
+    except MixlawError as error:
+        raise StudyError(f"{path}: {error}") from error
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The settings in a file that a person writes.
+
+    Raises: StudyError: no YAML, not a mapping, or a key that is given twice. OSError.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is not valid YAML: {error}") from error
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise StudyError(f"{path} holds {type(data).__name__}, not a mapping of settings")
-    try:
-        return StudyConfig.model_validate(data)
-    except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        raise StudyError(f"{path}: " + "; ".join(problems)) from None
-    except MixlawError as error:
-        raise StudyError(f"{path}: {error}") from error
+    return data
 
 
 MOVED = {
@@ -306,12 +311,13 @@ MOVED = {
 }
 
 
-def _explain(problem: Any) -> str:
+def explain(problem: Any, root: type[BaseModel]) -> str:
+    """A problem of a file whose sections are those of `root`, in words."""
     # Of "a number or a mapping" the problem names which was tried; the file knows one key.
     tried = ("constrained-", "literal[", "dict[")
     where = ".".join(str(key) for key in problem["loc"] if not str(key).startswith(tried))
     if problem["type"] == "extra_forbidden":
-        section = _section_at(problem["loc"][:-1])
+        section = _section_at(problem["loc"][:-1], root)
         key = str(problem["loc"][-1])
         if where in MOVED:
             return f"unknown key {where!r}; it is {MOVED[where]} now"
@@ -324,9 +330,9 @@ def _explain(problem: Any) -> str:
     return f"{where}: {message}{value}" if where else message
 
 
-def _section_at(location: tuple) -> list[str]:
-    """Names of the keys valid at a place in the study file."""
-    kind: Any = StudyConfig
+def _section_at(location: tuple, root: type[BaseModel]) -> list[str]:
+    """Names of the keys valid at a place in the file."""
+    kind: Any = root
     for step in location:
         kind = _inside(kind, step)
     return list(kind.model_fields)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mixlaw.errors import InfeasibleError, StudyError
+from mixlaw.errors import ExportError, InfeasibleError, StudyError
 from mixlaw.files import digest
+from mixlaw.interop import read_mixture
 from mixlaw.laws import FittedLaws
 from mixlaw.laws.bootstrap import bootstrap
 from mixlaw.laws.links import LinkedLaws, fit_links
@@ -22,6 +23,7 @@ from mixlaw.optimize.decision import FORMAT_VERSION
 from mixlaw.optimize.pareto import ParetoFront, pareto
 from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study.config import StudyConfig
+from mixlaw.study.export_config import BaselineConfig
 
 NATURAL, UNIFORM, UNIMAX = "natural", "uniform", "unimax"
 
@@ -75,8 +77,9 @@ class Deciding:
             "scale": vars(self.target),
             "seed": config.seed,
         }
-        sections = {"objective", "constraints", "baselines", "optimize"}
+        sections = {"objective", "constraints", "optimize"}
         basis |= config.model_dump(include=sections) | {"chance": config.fit.chance}
+        basis |= {"baselines": own_baselines(config, self.domains)}
         basis |= {"format": FORMAT_VERSION, "level": config.fit.level}
         return basis | {"domains": [vars(domain) for domain in self.domains]}
 
@@ -236,7 +239,33 @@ def baselines(
         capped = _unimax(config, domains, train_tokens)
         if capped is not None:
             out[UNIMAX] = capped
-    return out | {name: Mixture(shares) for name, shares in config.baselines.items()}
+    own = own_baselines(config, domains)
+    return out | {name: Mixture(shares) for name, shares in own.items()}
+
+
+def own_baselines(config: StudyConfig, domains: Sequence[Domain]) -> dict[str, dict[str, float]]:
+    """Name -> shares of the study's own baselines: as the study says, or as a trainer's config
+    holds them now.
+
+    Raises: StudyError: such a config cannot be read, or changes its mixture during training.
+    """
+    return {
+        name: given.shares or _read_baseline(name, given, [domain.name for domain in domains])
+        for name, given in config.baselines.items()
+    }
+
+
+def _read_baseline(name: str, given: BaselineConfig, domains: Sequence[str]) -> dict[str, float]:
+    try:
+        found = read_mixture(given.file or "", given.format or "", domains)
+    except (ExportError, OSError) as error:
+        raise StudyError(f"baseline {name!r}: {error}") from error
+    if not found.is_static:
+        raise StudyError(
+            f"baseline {name!r}: {given.file} changes its mixture during training, and a baseline "
+            f"has one throughout; write its dose in the study instead: {dict(found.dose)}"
+        )
+    return dict(found.dose)
 
 
 def _unimax(

@@ -8,6 +8,7 @@ The folder of a study holds
     runs/<run id>/      result, checkpoints, metrics and claims of each run
     runs.csv            the table of finished runs
     asked.json          runs that were asked for
+    import.yaml         from where, and how, the runs of others were imported
     fit.json            laws, held-out errors
     decision.json       the mixture and its evidence
     pareto.json         what the objectives cost each other
@@ -20,6 +21,7 @@ The folder of a study holds
     stages.json         stage laws, held-out errors
     schedule.json       the schedule and its evidence
     schedule-verification.json
+    export/<trainer>/   the mixture as a trainer wants it, and export.json
     report.html
 """
 

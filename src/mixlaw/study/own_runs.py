@@ -96,18 +96,23 @@ class OwnRuns:
         self.artefacts.write(DESIGN, basis, [spec.to_dict() for spec in specs])
         return specs
 
-    def ask(self, planning: Planning, count: int) -> Plan:
-        """The next runs where those of the design will be done; they join it, if worth doing."""
+    def next(self, planning: Planning, count: int) -> Plan:
+        """The next runs where those of the design will be done."""
         specs, finished = self.design(), self.store.finished()
         pending = [
             Proposal(s.mixture, s.num_params, s.horizon_tokens[-1], None, None, "planned")
             for s in specs
             if s.run_id not in finished
         ]
-        plan = planning.plan(count, pending)
-        if not plan.stop:
-            self._write_design([*specs, *self.training.further_specs(plan.proposals, specs)])
-        return plan
+        return planning.plan(count, pending)
+
+    def further_specs(self, plan: Plan) -> list[RunSpec]:
+        """What a plan adds to the design."""
+        return self.training.further_specs(plan.proposals, self.design())
+
+    def join(self, plan: Plan) -> None:
+        """The runs of a plan become those of the design."""
+        self._write_design([*self.design(), *self.further_specs(plan)])
 
     @property
     def swarm(self) -> Swarm:

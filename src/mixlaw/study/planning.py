@@ -7,11 +7,11 @@ others are pending and are not asked for again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mixlaw.mixture import Domain, Mixture
 from mixlaw.optimize.limits import Limits
 from mixlaw.optimize.objective import Objective
 from mixlaw.plan.budget import BudgetPlan, plan_budget
-from mixlaw.plan.proposals import SAME_SHARES, Plan, Proposal, propose
+from mixlaw.plan.proposals import Plan, Proposal, propose
 from mixlaw.plan.question import Question, RunScale
 from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.schedule import Schedule
@@ -31,6 +31,9 @@ from mixlaw.study.deciding import Deciding, Scale, baselines
 
 ASKED = "asked.json"
 MOST_ASKED = 200
+ANSWERS = 2e-3
+"""How far a run's proportions may lie from those asked for: trainers round them, Levanter to
+multiples of 1/2048, and those that count samples to one of them."""
 NUM_AMONG = 600
 """Mixtures that are weighed where limits are more than bounds on domains."""
 
@@ -143,11 +146,18 @@ class Planning:
 
     def ask(self, count: int, folder: Path) -> Plan:
         """As `plan`, with what was asked for before pending; remembered in the folder."""
-        pending = still_pending(read_asked(folder), self.runs)
-        plan = self.plan(count, pending)
+        plan = self.next(count, folder)
         if not plan.stop:
-            write_asked(folder, [*pending, *plan.proposals])
+            self.remember(plan, folder)
         return plan
+
+    def next(self, count: int, folder: Path) -> Plan:
+        """As `ask`, without remembering it."""
+        return self.plan(count, still_pending(read_asked(folder), self.runs))
+
+    def remember(self, plan: Plan, folder: Path) -> None:
+        """What was asked for is not asked for again."""
+        write_asked(folder, [*still_pending(read_asked(folder), self.runs), *plan.proposals])
 
     def budget(self, flops: float) -> BudgetPlan:
         """What a budget buys.
@@ -190,13 +200,16 @@ def write_asked(folder: Path, asked: Sequence[Proposal]) -> None:
 
 
 def still_pending(asked: Sequence[Proposal], runs: RunTable | None) -> list[Proposal]:
-    """Those that the table does not have; a run told twice answers for two."""
+    """Those that the table does not have; a run told twice answers for two.
+
+    A trainer rounds the mixture that it was told, so a run answers for one that is near.
+    """
     if runs is None:
         return list(asked)
     left, out = np.ones(len(runs), bool), []
     for proposal in asked:
         shares = proposal.mixture.array(runs.domains)
-        here = left & (np.abs(runs.weights - shares) <= SAME_SHARES).all(axis=1)
+        here = left & (np.abs(runs.weights - shares) <= ANSWERS).all(axis=1)
         for counts, count in (
             (runs.num_params, proposal.num_params),
             (runs.train_tokens, proposal.train_tokens),
@@ -211,37 +224,35 @@ def still_pending(asked: Sequence[Proposal], runs: RunTable | None) -> list[Prop
 
 
 def told(
-    runs: RunTable | None,
     mixture: Mixture | Schedule,
     targets: Mapping[str, float],
     *,
     num_params: float | None,
     train_tokens: float | None,
     seed: int,
+    so_far: RunTable | None,
     domains: Sequence[str],
 ) -> RunTable:
-    """The table with one more run.
+    """One run as a table, under an id that those so far do not have.
 
     Raises: RunTableError, MixtureError: a target or domain that makes no sense.
     """
     schedule = mixture if isinstance(mixture, Schedule) else Schedule.static(mixture)
     shares = schedule.dose.array(domains)
-    rows: list[dict[str, Any]] = [] if runs is None else runs.rows()
-    taken = {row["run"] for row in rows}
-    number = next(n for n in range(len(rows), len(rows) * 2 + 2) if f"told{n}" not in taken)
-    rows.append(
-        {
-            "run": f"told{number}",
-            "label": f"told{number}",
-            "seed": seed,
-            "num_params": num_params,
-            "train_tokens": train_tokens,
-            **{f"weight/{name}": share for name, share in zip(domains, shares, strict=True)},
-            "schedule": None if schedule.is_static else schedule.to_list(),
-            **targets,
-        }
-    )
-    table = RunTable.from_rows(rows)
+    taken = set() if so_far is None else set(so_far.run.tolist())
+    first = 0 if so_far is None else len(so_far)
+    number = next(n for n in itertools.count(first) if f"told{n}" not in taken)
+    row = {
+        "run": f"told{number}",
+        "label": f"told{number}",
+        "seed": seed,
+        "num_params": num_params,
+        "train_tokens": train_tokens,
+        **{f"weight/{name}": share for name, share in zip(domains, shares, strict=True)},
+        "schedule": None if schedule.is_static else schedule.to_list(),
+        **targets,
+    }
+    table = RunTable.from_rows([row])
     strange = [name for name in targets if name not in table.targets]
     if strange:
         raise RunTableError(

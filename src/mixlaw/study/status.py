@@ -94,4 +94,16 @@ def status_of(study: Study) -> dict[str, Any]:
     following = next((step for step, line in steps.items() if line is None), None)
     if study.from_table and following == "train":
         following = "design --next 1"
-    return {"folder": str(study.folder), "steps": steps, "runs": runs.counts, "next": following}
+    return {
+        "folder": str(study.folder),
+        "steps": steps,
+        "runs": runs.counts,
+        "next": following,
+        "export": _way_out(study) if steps.get("optimize") else None,
+    }
+
+
+def _way_out(study: Study) -> str:
+    """The command that hands the decision to a trainer."""
+    to = "" if study.config.export.to else " --to TRAINER"
+    return f"mixlaw export {study.folder}{to}"

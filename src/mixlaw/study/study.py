@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,10 @@ from mixlaw.optimize import Decision
 from mixlaw.optimize.decide import distinct
 from mixlaw.optimize.pareto import FORMAT_VERSION as PARETO_FORMAT
 from mixlaw.optimize.pareto import ParetoFront
-from mixlaw.plan.budget import BudgetPlan
 from mixlaw.plan.edit_plan import EditPlan, plan_edit
 from mixlaw.plan.edits import Edit, apply_edits, shared_mixtures
-from mixlaw.plan.proposals import Plan
 from mixlaw.plan.reuse import MOVED, Carried, carry_runs
-from mixlaw.runs import VERIFY, RunSpec, RunTable, higher_is_better
+from mixlaw.runs import VERIFY, RunSpec, RunTable
 from mixlaw.schedule import Schedule
 from mixlaw.stages import FittedStages, ScheduleDecision
 from mixlaw.study.artefacts import (
@@ -43,14 +42,16 @@ from mixlaw.study.deciding import (
     named_targets,
     typical_half_widths,
 )
-from mixlaw.study.folder import StudyFolder
+from mixlaw.study.export_config import ExportConfig
+from mixlaw.study.exported_design import ExportedDesign, export_design
+from mixlaw.study.exporting import Export, baseline, decided, export, given
 from mixlaw.study.launch_config import LaunchConfig
 from mixlaw.study.launching import refuse_missing
-from mixlaw.study.planning import Planning, read_asked, still_pending, told, write_asked
 from mixlaw.study.schedule_verification import ScheduleVerification
 from mixlaw.study.scheduling import Scheduling, refuse_scores
 from mixlaw.study.staging import StagedRuns
 from mixlaw.study.status import status_of
+from mixlaw.study.study_runs import StudyRuns
 from mixlaw.study.verification import FORMAT_VERSION as VERIFICATION_FORMAT
 from mixlaw.study.verification import RECOMMENDED, Verification, verify
 
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from mixlaw.launch.driver import Progress
 
 
-class Study(StudyFolder):
+class Study(StudyRuns):
     """One study file and the folder around it.
 
     >>> study = Study("my-study")          # my-study/study.yaml
@@ -112,66 +113,52 @@ class Study(StudyFolder):
         own = self._own("train")
         return print_commands(own.swarm, own.design(), slots=slots)
 
-    def ask(self, count: int = 1) -> Plan:
-        """The next runs worth doing, or the advice to stop; `mixlaw.plan.propose`.
-
-        What is asked for is remembered until the table has it, so that asking again, or from
-        several workers, gives other runs. A study that trains adds the runs to its design.
-
-        Raises: StudyError: neither runs nor the study name the domains, or the objective is on
-            scores; and as `mixlaw.plan.propose`.
-        """
-        if self.from_table:
-            return self._planning.ask(count, self.folder)
-        return self._own("ask").ask(self._planning, count)
-
-    def tell(
+    def export(
         self,
-        mixture: Mixture | Schedule,
-        targets: Mapping[str, float],
+        to: str | None = None,
         *,
-        num_params: float | None = None,
-        train_tokens: float | None = None,
-        seed: int = 0,
-    ) -> RunTable:
-        """Add a finished run to the study's table.
+        mixture: Mixture | Schedule | str | None = None,
+        out: str | Path | None = None,
+        train_tokens: int | None = None,
+        settings: ExportConfig | None = None,
+    ) -> Export:
+        """Write a mixture as a trainer wants it, and what the trainer will make of it.
 
-        Args: targets: "metric/name" -> value; every loss that the study names, which a fit needs.
-        Raises: StudyError: a study that trains its runs itself, or a loss that is missing.
-            RunTableError, MixtureError: what is told makes no sense.
+        Args:
+            to: name of the trainer's format (`mixlaw.interop.EXPORTERS`); None: as the study says.
+            mixture: None: the decision's; text: the name of a baseline.
+            out: folder; None: export/<to> beside the study.
+            train_tokens: of the run; None: the target's.
+            settings: what stands instead of the study's export section.
+        Raises: ExportError: the trainer cannot be told so, or needs what is not known. StudyError,
+            MixtureError: no such baseline or domain.
         """
-        if self.config.table is None:
-            raise StudyError(
-                f"{self.file} trains its runs itself: mixlaw train {self.folder}; only a study of "
-                "a table can be told of others"
-            )
-        named = [target for target in named_targets(self.config) if not higher_is_better(target)]
-        missing = [target for target in named if target not in targets]
-        if missing:
-            raise StudyError(
-                f"{self.file} names {missing}, and the run that is told has {list(targets)}; a law "
-                "needs all of them of every run"
-            )
-        path = self.folder / self.config.table
-        runs = told(
-            RunTable.read(path) if path.exists() else None,
-            mixture,
-            targets,
-            num_params=num_params,
-            train_tokens=train_tokens,
-            seed=seed,
-            domains=[domain.name for domain in self.domains()],
-        )
-        runs.write(path)
-        write_asked(self.folder, still_pending(read_asked(self.folder), runs.static()))
-        return runs
+        if mixture is None:
+            choice = decided(self)
+        elif isinstance(mixture, str):
+            choice = baseline(self, mixture)
+        else:
+            choice = given(self, mixture)
+        folder = None if out is None else Path(out)
+        return export(self, choice, to, out=folder, train_tokens=train_tokens, settings=settings)
 
-    def plan_budget(self, flops: float) -> BudgetPlan:
-        """What a budget of FLOPs buys for this study; see `mixlaw.plan.budget`.
+    def export_design(
+        self,
+        out: str | Path,
+        to: str | None = None,
+        *,
+        count: int | None = None,
+        settings: ExportConfig | None = None,
+    ) -> ExportedDesign:
+        """Write the runs of the design as configs for another trainer, and a list of them by which
+        `import_runs` finds their results.
 
-        Raises: StudyError: the target scale or that of the proxies is not known.
+        Args:
+            to, settings: as `export`.
+            count: the next runs worth doing instead, as `ask`; nothing is written where none are.
+        Raises: StudyError: a study of a table without `count`; as `export` and `ask`.
         """
-        return self._planning.budget(flops)
+        return export_design(self, Path(out), to, count=count, settings=settings)
 
     def plan_edit(self, edits: Sequence[Edit]) -> EditPlan:
         """What a change of domains makes of the runs and the decision; `mixlaw.plan.edit_plan`.
@@ -198,10 +185,6 @@ class Study(StudyFolder):
         named = {domain.name: domain for domain in self.domains()}
         shared = shared_mixtures([named[name] for name in fitted.domains], edits)
         return carry_runs(fitted.cross_validation.runs, shared, tolerance=MOVED, law=fitted)
-
-    @property
-    def _planning(self) -> Planning:
-        return Planning(self.config, self.domains(), self._runs_so_far())
 
     def fit(self) -> FittedLaws:
         """Choose a law by cross-validation and fit it to every target.

@@ -22,6 +22,7 @@ _HOMES: Mapping[str, str] = {
     "huggingface": "mixlaw.interop.exporters.huggingface:HuggingFace",
     "trl": "mixlaw.interop.exporters.trl:Trl",
     "litgpt": "mixlaw.interop.exporters.litgpt:LitGpt",
+    "tinyllama": "mixlaw.interop.exporters.tinyllama:TinyLlama",
 }
 """Name -> module and class, loaded when first asked for."""
 

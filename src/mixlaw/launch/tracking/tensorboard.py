@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 import re
-import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from mixlaw.errors import MissingExtraError
+from mixlaw.interop.records import EventRecords
 from mixlaw.launch.tracking.base import EVENTS, Event, Point, describe, run_name, series_of
 from mixlaw.runs import RunResult, RunSpec
 
 FILE = "events.out.tfevents.mixlaw"
-HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-"""Around a record of the file: its length with a checksum, and the checksum of the data."""
 
 
 class TensorBoard:
@@ -45,16 +43,15 @@ class TensorBoard:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write(path, [{"file_version": "brain.Event:2"}, {"summary": _hparams(spec)}])
-        content = path.read_bytes()
-        end, held = 0, {}
-        for record, after in _read(content):
-            end = after
-            for value in record.summary.value:
-                series = series_of(value.tag)
-                held[series] = held.get(EVENTS, 0) + 1 if series == EVENTS else record.step
-        if end < len(content):  # a record torn by a full disk would hide all that follows it
-            with open(path, "rb+") as handle:
-                handle.truncate(end)
+        held = {}
+        with open(path, "rb+") as handle:
+            records = EventRecords(handle)
+            for data, _ in records:
+                record = _proto("event_pb2").Event.FromString(data)
+                for value in record.summary.value:
+                    series = series_of(value.tag)
+                    held[series] = held.get(EVENTS, 0) + 1 if series == EVENTS else record.step
+            handle.truncate(records.end)  # a torn record would hide all that follows it
         return held
 
     def log(self, spec: RunSpec, points: Sequence[Point], events: Sequence[Event]) -> None:
@@ -85,18 +82,6 @@ class TensorBoard:
 
 def _proto(module: str) -> Any:
     return importlib.import_module(f"tensorboard.compat.proto.{module}")
-
-
-def _read(content: bytes) -> Iterator[tuple[Any, int]]:
-    """The whole records of an event file, each with the byte at which it ends."""
-    start = 0
-    while start + HEADER.size <= len(content):
-        length, _ = HEADER.unpack_from(content, start)
-        data = start + HEADER.size
-        start = data + length + FOOTER.size
-        if start > len(content):
-            return
-        yield _proto("event_pb2").Event.FromString(content[data : data + length]), start
 
 
 def _hparams(spec: RunSpec) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixlaw.errors import MissingExtraError
+from mixlaw.interop.records import WandbRecords
+from mixlaw.interop.wandb_file import history
 from mixlaw.launch.tracking.base import EVENTS, Event, Point, describe, run_name
 from mixlaw.runs import DONE, RunResult, RunSpec
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import wandb
 
 TOKENS, NUMBER = "/tokens", f"{EVENTS}/number"
-BLOCK, FILE_HEADER, HEADER = 32768, 7, struct.Struct("<IHB")
-WHOLE, FIRST, LAST = 1, 2, 4
 
 
 class WeightsAndBiases:
@@ -100,29 +99,9 @@ def _held(values: Mapping[str, Any]) -> dict[str, int]:
 
 def _held_offline(folder: Path, run_id: str) -> dict[str, int]:
     """As `_held`, over all the files that earlier processes wrote of a run."""
-    record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
     last = {}
     for path in sorted(folder.glob(f"offline-run-*-{run_id}*/run-{run_id}.wandb")):
-        for data in _records(path.read_bytes()):
-            for item in record.FromString(data).history.item:
-                last["/".join(item.nested_key) or item.key] = item.value_json
-    tokens = {k: v for k, v in last.items() if k.endswith(TOKENS) or k == NUMBER}
-    return _held(tokens)
-
-
-def _records(content: bytes) -> Iterator[bytes]:
-    """The records of a .wandb file, which has the format of LevelDB's log: blocks of 32 KiB, in
-    which a record lies whole or in several parts."""
-    at, parts = FILE_HEADER, b""
-    while at + HEADER.size <= len(content):
-        if BLOCK - at % BLOCK < HEADER.size:  # the rest of a block holds no header: padding
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = HEADER.unpack_from(content, at)
-        data = content[at + HEADER.size : at + HEADER.size + length]
-        if kind == 0 or len(data) < length:  # padding, or cut by a kill
-            return
-        parts = data if kind in (WHOLE, FIRST) else parts + data
-        if kind in (WHOLE, LAST):
-            yield parts
-        at += HEADER.size + length
+        with open(path, "rb") as handle:
+            for record in WandbRecords(handle):
+                last |= {key: json.loads(bytes(value)) for key, value in history(record).items()}
+    return _held({k: v for k, v in last.items() if k.endswith(TOKENS) or k == NUMBER})

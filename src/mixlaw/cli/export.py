@@ -1,0 +1,150 @@
+"""`mixlaw export`: the mixture as a trainer wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from mixlaw.cli import show_interop
+from mixlaw.cli.arguments import Json, StudyPath, answer, parse_mixture
+from mixlaw.errors import StudyError
+from mixlaw.interop.exporters import EXPORTERS
+from mixlaw.study import Study, exporting
+from mixlaw.study.export_config import DOMAIN, ExportConfig, PathsConfig
+
+
+def export(
+    study: StudyPath,
+    to: Annotated[
+        str | None,
+        typer.Option(help=f"The trainer: {', '.join(EXPORTERS)}; default: as the study says."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the files; default: export/TRAINER in the study.")
+    ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option("--mixture", "-m", help="web=0.6,code=0.4; default: the decision's."),
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Name of a baseline instead.")] = None,
+    schedule: Annotated[
+        bool, typer.Option("--schedule", help="The schedule that the study recommends instead.")
+    ] = False,
+    staged: Annotated[
+        bool,
+        typer.Option("--staged", help="Its best one of stages instead, recommended or not."),
+    ] = False,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN=PATH",
+            help="Where a domain's data lie, repeatable; or one pattern, '/data/{domain}'.",
+        ),
+    ] = None,
+    train_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Of the run; default: the target's.")
+    ] = None,
+    sequence_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a sample.")] = None,
+    batch_sequences: Annotated[
+        int | None, typer.Option(min=1, help="Samples of an optimiser step, over all ranks.")
+    ] = None,
+    document_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DOMAIN=TOKENS",
+            help="Mean tokens of a document, for trainers that count documents; repeatable.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the mixture as a trainer wants it, and show what the trainer will make of it."""
+    opened = Study(study)
+    names = [domain.name for domain in opened.domains()]
+    settings = _settings(
+        names,
+        paths=path or [],
+        sequence_length=sequence_length,
+        batch_sequences=batch_sequences,
+        documents=document_tokens or [],
+    )
+    choice = _choice(opened, mixture, baseline, schedule=schedule, staged=staged)
+    tokens = None if train_tokens is None else round(train_tokens)
+    found = exporting.export(opened, choice, to, out=out, train_tokens=tokens, settings=settings)
+    data = {"folder": str(found.folder), **found.to_dict()}
+    answer(data, as_json, lambda: show_interop.exported(found))
+
+
+def _choice(
+    study: Study, mixture: str | None, baseline: str | None, *, schedule: bool, staged: bool
+) -> exporting.Choice:
+    """Raises: StudyError: several were asked for."""
+    asked = {"--mixture": mixture, "--baseline": baseline, "--schedule": schedule}
+    asked |= {"--staged": staged}
+    given = [option for option, value in asked.items() if value]
+    if len(given) > 1:
+        raise StudyError(f"{' and '.join(given)} name different mixtures; give one of them")
+    if mixture:
+        return exporting.given(study, parse_mixture(mixture))
+    if baseline:
+        return exporting.baseline(study, baseline)
+    if schedule or staged:
+        return exporting.scheduled(study, staged=staged)
+    return exporting.decided(study)
+
+
+def _settings(
+    domains: Sequence[str],
+    *,
+    paths: Sequence[str],
+    sequence_length: int | None,
+    batch_sequences: int | None,
+    documents: Sequence[str],
+) -> ExportConfig:
+    """What the command line says of the export section. Raises: StudyError: text that makes no
+    sense."""
+    by_domain: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
+    for text in paths:
+        name, found = _sides(text, domains)
+        if name is not None:
+            by_domain.setdefault(name, []).append(found)
+        elif DOMAIN in text and "pattern" not in given:
+            given["pattern"] = text
+        else:
+            raise StudyError(
+                f"--path {text!r} is neither DOMAIN=PATH, with one of {list(domains)}, nor the one "
+                f"pattern for all, with {DOMAIN} in it"
+            )
+    lengths = {}
+    for text in documents:
+        name, found = _sides(text, domains)
+        if name is None:
+            raise StudyError(
+                f"--document-tokens {text!r} is not DOMAIN=TOKENS, with one of {list(domains)}"
+            )
+        lengths[name] = found
+    try:
+        return ExportConfig(
+            paths=PathsConfig(**given, by_domain=by_domain),
+            sequence_length=sequence_length,
+            batch_sequences=batch_sequences,
+            mean_document_tokens=lengths,  # pyright: ignore[reportArgumentType]  # text is checked
+        )
+    except ValidationError as wrong:
+        told = [
+            f"--document-tokens {e['loc'][-1]}={e['input']}: {e['msg']}" for e in wrong.errors()
+        ]
+        raise StudyError("; ".join(told)) from None
+
+
+def _sides(text: str, domains: Sequence[str]) -> tuple[str | None, str]:
+    """Domain and value of "domain=value"; a domain's own name may have an equals sign."""
+    named = [name for name in domains if text.startswith(f"{name}=")]
+    if not named:
+        return None, text
+    name = max(named, key=len)
+    return name, text[len(name) + 1 :]

@@ -1,0 +1,147 @@
+"""`mixlaw import`: runs from where others keep them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixlaw.cli import show_interop
+from mixlaw.cli.arguments import Json, answer
+from mixlaw.errors import StudyError
+from mixlaw.interop import IMPORTERS, Hints
+from mixlaw.study.import_config import read_columns
+from mixlaw.study.importing import Request, import_into
+
+
+def import_runs(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCES",
+            help="Files, folders or addresses (wandb://entity/project); none: the last import "
+            "into the study again.",
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", help="A study, or a folder for a new one; else only look."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help=f"Of the sources, if not by their looks: {', '.join(IMPORTERS)}."),
+    ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(help="Where it lies: 'config.mixture.*' (* is the domain), or one column."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="'eval/*/loss=loss/*': metric in the source = target; repeatable."),
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Column of run ids; several as a+b.")] = None,
+    num_params: Annotated[
+        str | None, typer.Option(help="Non-embedding parameters: a column, or a number.")
+    ] = None,
+    train_tokens: Annotated[
+        str | None, typer.Option(help="Training tokens: a column, or a number.")
+    ] = None,
+    tokens_per_step: Annotated[
+        str | None, typer.Option(help="Tokens of a step, where steps are logged: the same.")
+    ] = None,
+    seed_column: Annotated[str | None, typer.Option(help="Column of seeds.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Of the mixture: shares, percent or relative.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="last (one row a run) or all of them.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="Web=web: domain or target in the source = its name here; repeatable."),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(help="YAML file that says what every column means, as import.yaml does."),
+    ] = None,
+    design: Annotated[
+        Path | None,
+        typer.Option(help="Folder of `mixlaw design --export-to`: results of these runs."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Import finished runs: tables, W&B, TensorBoard, MLflow, Trackio, lm-eval, Olmix, RegMix.
+
+    Without --into it shows what would be read, and writes nothing.
+    """
+    hints = Hints(
+        mixture=mixture,
+        targets=tuple(target or ()),
+        run=run,
+        num_params=_column_or_number(num_params),
+        train_tokens=_column_or_number(train_tokens),
+        tokens_per_step=_column_or_number(tokens_per_step),
+        seed=seed_column,
+        unit=unit,
+        checkpoints=checkpoints,
+        rename=_renames(rename or []),
+    )
+    request = _request(sources or [], hints, kind=kind, columns=columns, design=design)
+    if into is not None:
+        done = import_into(into, request)
+        answer(show_interop.import_json(done), as_json, lambda: show_interop.taken(done))
+        return
+    if request is None:
+        raise StudyError("nothing to import: name the sources, or --into STUDY to repeat an import")
+    found = request.read()
+    answer(show_interop.look_json(found), as_json, lambda: show_interop.look(found))
+
+
+def _request(
+    sources: list[str],
+    hints: Hints,
+    *,
+    kind: str | None,
+    columns: Path | None,
+    design: Path | None,
+) -> Request | None:
+    """None to repeat the last import. Raises: StudyError: options that would do nothing."""
+    said = hints != Hints()
+    if not sources:
+        if said or kind or columns or design:
+            raise StudyError(
+                "an import is repeated as its import.yaml says; change that file, or name the "
+                "sources again beside the options"
+            )
+        return None
+    if columns is not None and said:
+        raise StudyError(
+            f"--columns {columns} says what every column means; say the rest there, too, or leave "
+            "it out"
+        )
+    given = None if columns is None else read_columns(columns)
+    return Request(tuple(sources), kind, given, hints, design)
+
+
+def _column_or_number(text: str | None) -> str | float | None:
+    if text is None:
+        return None
+    try:
+        return float(text.replace("_", ""))
+    except ValueError:
+        return text
+
+
+def _renames(given: list[str]) -> dict[str, str]:
+    """Raises: StudyError: text of another form, or a name that is given twice."""
+    found: dict[str, str] = {}
+    for text in given:
+        old, equals, new = text.partition("=")
+        old, new = old.strip(), new.strip()
+        if not (old and equals and new):
+            raise StudyError(f"--rename {text!r} is not of the form 'name in the source=name here'")
+        if old in found:
+            raise StudyError(f"--rename names {old!r} twice; give it one name")
+        found[old] = new
+    return found

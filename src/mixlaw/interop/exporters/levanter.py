@@ -1,0 +1,187 @@
+"""Levanter and Marin: the data section of a config, with native schedules."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from mixlaw.errors import ExportError
+from mixlaw.interop.exporters.huggingface import file_kind
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, apportion, gather, without_zeros
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
+
+FILE = "levanter_data.yaml"
+_BLOCK, _LARGEST, _SMALLEST = 2048, 2**15, 128
+"""Samples of a block: Levanter's default, the largest power of two that it takes, and the smallest
+that a schedule makes it."""
+_LOST = 0.1
+"""Of a run: with more of it at another time or on another domain, a schedule is another one."""
+
+
+class Levanter:
+    """A block of `mixture_block_size` samples (2048) holds the same number of each domain, in
+    random order: int(weight * size), and what is left goes to the largest domain. Weights here are
+    multiples of 1 / size by largest remainder, and come out as they are. Stages of `train_weights`
+    begin at a training step, which must begin a block, too.
+
+    Source: marin-levanter 0.2.20, levanter/data/mixture.py and levanter/data/text/datasets.py.
+    """
+
+    name = "levanter"
+    what = "Levanter and Marin: the data section of a config (components, train_weights)"
+    schedules = True
+    checked = "marin-levanter 0.2.20.dev202606180959 (its mixture; config after its source)"
+
+    def export(self, handover: Handover) -> Exported:
+        """Raises: ExportError: no paths, more domains than samples in a block, a schedule of
+        unknown steps, or with stages that are shorter than a block."""
+        paths = handover.paths_of("Levanter", "a cache folder or text files")
+        starts, length, block = [0], 1, _static_block(handover)
+        config: dict[str, Any] = {}
+        if handover.num_steps is not None and handover.batch_sequences is not None:
+            length = handover.num_steps
+            config["trainer"] = {
+                "num_train_steps": length,
+                "train_batch_size": handover.batch_sequences,
+            }
+        if not handover.schedule.is_static:
+            starts, block = _timing(handover)
+        counts = [apportion(stage.mixture, block) for stage in handover.schedule.stages]
+        weights = [{name: count / block for name, count in part.items()} for part in counts]
+        config["data"] = {
+            "components": {name: _component(name, places) for name, places in paths.items()},
+            "train_weights": (
+                weights[0]
+                if handover.schedule.is_static
+                else [[start, part] for start, part in zip(starts, weights, strict=True)]
+            ),
+            "mixture_block_size": block,
+            "stop_strategy": "restart",
+        }
+        ends = [*starts[1:], length]
+        return Exported(
+            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+            realised=Schedule.of(
+                ((end - start) / length, Mixture(part))
+                for start, end, part in zip(starts, ends, weights, strict=True)
+            ),
+            unit=SAMPLE,
+            how=f"# put the sections of {FILE} into your config, beside its model and tokenizer\n"
+            "python -m levanter.main.train_lm --config_path your_config.yaml",
+            notes=tuple(_notes(handover, starts, block)),
+        )
+
+    def read(self, path: Path, domains: Sequence[str]) -> Schedule:
+        """`train_weights` of a config, in `data` or by themselves; those of a schedule need
+        `trainer.num_train_steps`, too. Raises: ExportError: there are none, or no steps."""
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            given = config.get("data", config)["train_weights"]
+            if isinstance(given, dict):
+                return Schedule.static(gather(given.items(), domains, str(path)))
+            starts = [int(start) for start, _ in given]
+            mixtures = [gather(weights.items(), domains, str(path)) for _, weights in given]
+            if len(mixtures) == 1:
+                return Schedule.static(mixtures[0])
+            length = int(config["trainer"]["num_train_steps"])
+            ends = [*starts[1:], length]
+            return Schedule.of(
+                ((end - start) / length, mixture)
+                for start, end, mixture in zip(starts, ends, mixtures, strict=True)
+            )
+        except ExportError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise ExportError(
+                f"{path} has no train_weights that can be read: {error!r}; a schedule needs "
+                "trainer.num_train_steps, too"
+            ) from error
+
+
+def _static_block(handover: Handover) -> int:
+    """The default; larger where a domain would get no sample of it."""
+    smallest = min(without_zeros(handover.schedule.dose).values())
+    block = _BLOCK
+    while smallest * block < 1 and block < _LARGEST:
+        block *= 2
+    return block
+
+
+def _timing(handover: Handover) -> tuple[list[int], int]:
+    """The steps at which stages begin, and the samples of a block: at most as many as without
+    stages, and as many as lose least in times and shares together, both in parts of the run."""
+    handover.need("Levanter", "train_tokens", "sequence_length", "batch_sequences")
+    samples, batch = handover.stage_samples("Levanter") or [], handover.batch_sequences or 1
+    wanted = [sum(samples[:i]) for i in range(len(samples))]
+    most = max(len(without_zeros(stage.mixture)) for stage in handover.schedule.stages)
+    lost: dict[int, float] = {}
+    begun: dict[int, list[int]] = {}
+    block = _static_block(handover)
+    while block >= max(_SMALLEST, most):
+        grid = math.lcm(block, batch)
+        starts = [round(start / grid) * grid for start in wanted]
+        late = max(abs(is_ - was) for is_, was in zip(starts, wanted, strict=True))
+        off = max(_moved(stage.mixture, block) for stage in handover.schedule.stages)
+        if all(start < end for start, end in itertools.pairwise([*starts, sum(samples)])):
+            lost[block], begun[block] = late / sum(samples) + off, starts
+        block //= 2
+    best = min(lost, key=lost.__getitem__, default=0)
+    if not best or lost[best] > _LOST:
+        raise ExportError(
+            f"Levanter begins a stage where a block of samples and an optimiser step (of {batch}) "
+            f"begin together, and this run has {sum(samples):,} samples: its stages could not "
+            "begin near their times; give more --train-tokens, a --batch-sequences that is a power "
+            "of two, or fewer stages or domains"
+        )
+    return [start // batch for start in begun[best]], best
+
+
+def _moved(mixture: Mixture, block: int) -> float:
+    """The share that goes from domains to others in blocks of this size."""
+    counts = apportion(mixture, block)
+    return sum(abs(counts[name] / block - mixture[name]) for name in counts) / 2
+
+
+def _component(name: str, places: Sequence[str]) -> dict[str, Any]:
+    """Text files, or a cache folder; several folders are one component, by their sizes."""
+    if all(file_kind(place) for place in places):
+        component: dict[str, Any] = {"source": {"type": "url", "train_urls": list(places)}}
+        if "/" in name or name.startswith("."):  # Levanter makes a folder of this name
+            component["cache_dir"] = "cache/" + quote(name, safe="").replace(".", "%2E")
+        return component
+    if len(places) == 1:
+        return {"cache_dir": places[0]}
+    return {
+        "type": "concat",
+        "children": {str(i): {"cache_dir": place} for i, place in enumerate(places)},
+    }
+
+
+def _notes(handover: Handover, starts: Sequence[int], block: int) -> list[str]:
+    notes = [
+        f"weights are of samples, in {block} to a block; a domain that is used up starts anew "
+        "(stop_strategy restart)"
+    ]
+    if len(starts) > 1:
+        wanted = [round(s * (handover.num_steps or 0)) for s in handover.schedule.starts]
+        notes.append(
+            f"stages begin at steps {list(starts)}, for {wanted} wanted: train_weights counts "
+            "optimiser steps here (MixtureDataset itself: samples), and a stage must begin a "
+            "block; keep train_batch_size as it is"
+        )
+    samples = handover.num_samples
+    if samples is not None and samples < 4 * block:
+        notes.append(
+            f"the run has only {samples:,} samples, {samples / block:.2g} blocks: what its last, "
+            "begun block holds is left to chance"
+        )
+    if any(file_kind(place) is None for places in handover.paths.values() for place in places):
+        notes.append("a cache folder is one that Levanter built; it holds train/ and validation/")
+    return notes

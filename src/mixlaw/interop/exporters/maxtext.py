@@ -1,0 +1,146 @@
+"""MaxText, which reads with Grain: a mixture file."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixlaw.errors import ExportError
+from mixlaw.interop.handover import (
+    DOCUMENT,
+    Exported,
+    Handover,
+    apportion,
+    example_tokens,
+    gather,
+    in_examples,
+    refuse_schedule,
+)
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
+
+FILE = "mixture.json"
+_UNIT = 10**9
+
+
+class MaxText:
+    """Grain mixes records by whole numbers: it scales the weights until the smallest is 100, cuts
+    off what is behind the point, and draws the domains in a fixed order in just these proportions.
+    (Weights inside `grain_train_files` are rounded to 4 decimals before that, and a domain below
+    0.00005 is an error.)
+
+    Source: AI-Hypercomputer/maxtext 003d719, input_pipeline/grain_data_processing.py; grain 0.2.18,
+    transformations/mix.py.
+    """
+
+    name = "maxtext"
+    what = "MaxText with Grain: the file of grain_train_mixture_config_path"
+    schedules = False
+    checked = "grain 0.2.18 (its mixing); source of MaxText 003d719 (the file)"
+
+    def export(self, handover: Handover) -> Exported:
+        """Raises: ExportError: no paths or several of a domain, records of unknown length, or a
+        schedule."""
+        mixture = refuse_schedule(
+            handover,
+            "MaxText",
+            "export each stage's mixture for its part of the run: it can go on from a checkpoint "
+            "with another mixture file, if the domains keep their names",
+        )
+        paths = handover.paths_of("MaxText", "a pattern of ArrayRecord files")
+        for name, places in paths.items():
+            if len(places) > 1:
+                raise ExportError(
+                    f"{name!r} has {len(places)} paths, and MaxText takes one pattern of files for "
+                    "each; give one with *, such as /data/web/*.array_record"
+                )
+        unit, tokens = example_tokens(handover, "MaxText")
+        counts = apportion(in_examples(mixture, tokens), _UNIT)
+        weights = {name: count / _UNIT for name, count in counts.items()}
+        entries = {
+            name: {"path": paths[name][0], "weight": weight} for name, weight in weights.items()
+        }
+        return Exported(
+            files={FILE: json.dumps(entries, indent=2) + "\n"},
+            realised=Schedule.static(grain_mixture(weights)),
+            unit=unit,
+            how=_how(handover),
+            notes=tuple(_notes(handover, unit)),
+        )
+
+    def read(self, path: Path, domains: Sequence[str]) -> Schedule:
+        """The weights of a mixture file, by its names. Raises: ExportError: it is none."""
+        try:
+            entries: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            weights = [(name, entry["weight"]) for name, entry in entries.items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ExportError(
+                f"{path} is no mixture file of MaxText, which maps names to path and weight: "
+                f"{error!r}"
+            ) from error
+        return Schedule.static(gather(weights, domains, str(path)))
+
+
+def grain_mixture(weights: Mapping[str, float]) -> Mixture:
+    """What Grain makes of weights, with its own floating-point steps."""
+    total = sum(weights.values())
+    shares = {name: weight / total for name, weight in weights.items()}
+    scale = 100 / min(shares.values())
+    return Mixture.from_weights({name: int(share * scale) for name, share in shares.items()})
+
+
+def _epochs(handover: Handover) -> int | None:
+    """Passes over the domain that is used up most often; None: unknown."""
+    available = handover.available_tokens
+    if handover.train_tokens is None or not all(name in available for name in handover.domains):
+        return None
+    shares = handover.schedule.dose
+    return math.ceil(
+        max(shares[name] * handover.train_tokens / available[name] for name in handover.domains)
+        # Grain's own rounding may need a little more of a domain.
+        * 1.01
+    )
+
+
+def _how(handover: Handover) -> str:
+    settings = [
+        "dataset_type=grain",
+        "grain_file_type=arrayrecord",
+        f"grain_train_mixture_config_path={FILE}",
+        f"data_shuffle_seed={handover.seed}",
+        f"num_epoch={_epochs(handover) or '...'}",
+        f"run_name={handover.name}",
+    ]
+    base = "src/maxtext/configs/base.yml"
+    return " \\\n  ".join(
+        [f"python3 -m maxtext.trainers.pre_train.train {base}", *map(shlex.quote, settings)]
+    )
+
+
+def _notes(handover: Handover, unit: str) -> list[str]:
+    epochs = _epochs(handover)
+    known = (
+        f"{epochs} is enough here"
+        if epochs
+        else "it must be at least the epochs of the most repeated domain"
+    )
+    notes = [
+        "Grain ends the data when the first domain is used up, and num_epoch says how often each "
+        f"may be read: {known}",
+        "a path is a pattern: MaxText expands *, ? and [ in it",
+    ]
+    if unit == DOCUMENT:
+        notes.append(
+            "records are mixed before they are cut and packed, so the weights are of documents; "
+            "they give the wanted shares of tokens if the mean tokens of a document are as given"
+        )
+    else:
+        notes.append(
+            f"each record is taken for {handover.sequence_length} tokens; if it is a document, "
+            "give --document-tokens, or the shares of tokens will be others"
+        )
+    return notes

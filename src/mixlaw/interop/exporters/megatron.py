@@ -1,0 +1,189 @@
+"""Megatron-LM, Megatron Bridge and NeMo: a blend of indexed token files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixlaw.errors import ExportError
+from mixlaw.interop.handover import (
+    SAMPLE,
+    Exported,
+    Handover,
+    apportion,
+    decimals,
+    gather,
+    over_paths,
+    refuse_schedule,
+)
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
+
+SPLITS_FILE, ARGS_FILE = "blend_per_split.json", "data_args.txt"
+
+EXACT_SAMPLES = 100_000
+"""Runs up to this long are followed draw by draw; in longer ones a share is off by a sample or two,
+below the sixth decimal, which is all that is written."""
+
+
+class Megatron:
+    """Weights of fixed-length samples, > 0, each before its path.
+
+    The validation and test splits are null in the per-split file: all three keys must be there, and
+    a split without a blend is not built. Source: megatron/core/datasets/utils.py
+    (get_blend_from_list), blended_megatron_dataset_builder.py and helpers.cpp of 0.16.1;
+    get_blend_and_blend_per_split of megatron/training/utils.py, which Bridge has too.
+    """
+
+    name = "megatron"
+    what = "Megatron-LM, Megatron Bridge, NeMo: a blend of token files"
+    schedules = False
+    checked = "megatron-core 0.16.1"
+
+    def export(self, handover: Handover) -> Exported:
+        """The blend. Raises: ExportError: a schedule, a domain without a path, or several paths of
+        one domain whose `.bin` files are not here to be weighted by."""
+        mixture = refuse_schedule(
+            handover,
+            "Megatron-LM",
+            "export each stage's mixture, train the first up to its end (--exit-interval), and go "
+            "on from that checkpoint with the next blend",
+        )
+        prefixes = {
+            name: tuple(map(_prefix, paths))
+            for name, paths in handover.paths_of(
+                "Megatron-LM", "an indexed token file (its prefix, without .bin)"
+            ).items()
+        }
+        weights = decimals(
+            over_paths(mixture, prefixes, lambda path: os.stat(f"{path}.bin").st_size)
+        )
+        blend = [text for prefix, weight in weights.items() for text in (weight, prefix)]
+        files = {SPLITS_FILE: json.dumps({"train": blend, "valid": None, "test": None}) + "\n"}
+        notes = [
+            f"{SPLITS_FILE} has no validation blend, so the trainer evaluates nothing: put yours "
+            "under valid, or give --eval-iters 0"
+        ]
+        if not any(char.isspace() for prefix in weights for char in prefix):
+            files[ARGS_FILE] = " ".join(blend) + "\n"
+            notes.append(f"{ARGS_FILE} is the same for --data-args-path, with a --split beside it")
+        # The builder divides by the sum, then the dataset does: last bits decide between equals.
+        shares = normalised(normalised([float(weight) for weight in weights.values()]))
+        samples = handover.stage_samples("Megatron-LM")
+        realised, rounding = blended(mixture, prefixes, shares, samples[0] if samples else None)
+        return Exported(files, realised, SAMPLE, _how(handover), (*notes, *rounding))
+
+    def read(self, path: Path, domains: Sequence[str]) -> Schedule:
+        """The training blend of a per-split JSON or of a file of arguments.
+
+        Raises: ExportError: paths without weights, which Megatron takes from the files' lengths.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text) if text.lstrip().startswith(("{", "[")) else text
+        except (OSError, ValueError) as error:
+            raise ExportError(f"could not read a blend from {path}: {error}") from error
+        if isinstance(data, Mapping):
+            data = data.get("train")
+        parts = data.replace("--data-path", " ").split() if isinstance(data, str) else data
+        if not isinstance(parts, list) or len(parts) % 2 or not parts:
+            raise ExportError(
+                f"{path} holds no blend (weight path weight path ...); paths without weights are "
+                "mixed by their sizes: give each its weight"
+            )
+        return Schedule.static(
+            gather(zip(parts[1::2], parts[::2], strict=True), domains, str(path))
+        )
+
+
+def _prefix(path: str) -> str:
+    """As Megatron wants it. Raises: ExportError: it would be read as another one."""
+    prefix = path.removesuffix(".bin").removesuffix(".idx")
+    if prefix != prefix.strip():
+        raise ExportError(
+            f"the path {path!r} begins or ends with a space, which Megatron-LM cuts off; rename it"
+        )
+    return prefix
+
+
+def _how(handover: Handover) -> str:
+    options: dict[str, Any] = {
+        "--per-split-data-args-path": SPLITS_FILE,
+        "--seq-length": handover.sequence_length,
+        "--global-batch-size": handover.batch_sequences,
+        "--train-iters": handover.num_steps,
+        "--train-samples": None if handover.num_steps else handover.num_samples,
+        "--seed": handover.seed,
+    }
+    given = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
+    return "\n".join(
+        [
+            "# Megatron-LM:",
+            f"torchrun ... pretrain_gpt.py ... {shlex.join(given)}",
+            "# Megatron Bridge, in a recipe's pretrain_config(...):",
+            f'per_split_data_args_path="{SPLITS_FILE}"',
+        ]
+    )
+
+
+def blended(
+    mixture: Mixture,
+    paths: Mapping[str, Sequence[str]],
+    shares: np.ndarray,
+    num_samples: int | None,
+) -> tuple[Schedule, list[str]]:
+    """What a run draws of each domain, and what there is to be said of it.
+
+    Args:
+        mixture: that was wanted.
+        paths: domain -> its datasets, in the order of their `shares`.
+        shares: (datasets,) as the trainer has them, normalised.
+        num_samples: of the run; None: not known, and the shares stand for it.
+    """
+    owners = [name for name, share in mixture.items() if share > 0 for _ in paths[name]]
+    notes = []
+    counts: Sequence[float] = shares.tolist()
+    if num_samples is None:
+        notes.append(
+            "realised is what the weights say: the samples of the run (train_tokens, "
+            "sequence_length) are not known"
+        )
+    else:
+        counts = draws(shares, num_samples)
+    drawn = _by_owner(zip(owners, counts, strict=True))
+    never = [name for name, share in drawn.items() if not share]
+    if never:
+        notes.append(f"a run of {num_samples:,} samples draws none of {never}")
+    return Schedule.static(Mixture.from_weights(drawn)), notes
+
+
+def normalised(weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Divided by their sum, once."""
+    shares = np.array(weights, dtype=np.float64)
+    return shares / shares.sum()
+
+
+def draws(shares: np.ndarray, num_samples: int) -> list[int]:
+    """Samples of each dataset among the first `num_samples` of a blend: each draw goes to the one
+    that is furthest behind its share. Source: helpers.cpp, build_blending_indices."""
+    if num_samples > EXACT_SAMPLES:
+        return list(
+            apportion({str(i): share for i, share in enumerate(shares)}, num_samples).values()
+        )
+    drawn = np.zeros(len(shares))
+    for sample in range(num_samples):
+        drawn[np.argmax(shares * max(sample, 1) - drawn)] += 1
+    return drawn.astype(int).tolist()
+
+
+def _by_owner(parts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for name, part in parts:
+        shares[name] = shares.get(name, 0) + part
+    return shares

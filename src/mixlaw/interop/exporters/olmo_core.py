@@ -1,0 +1,264 @@
+"""OLMo-core: a source mixture of token files, or stages for its composable data loader."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixlaw.errors import ExportError
+from mixlaw.interop.handover import (
+    TOKEN,
+    Exported,
+    Handover,
+    apportion,
+    decimals,
+    gather,
+    literal,
+)
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
+
+SOURCES_FILE, STAGES_FILE = "sources.yaml", "mixlaw_stages.py"
+
+_STAGES = '''\
+"""Stages of a data mixture for OLMo-core's composable data loader; written by mixlaw."""
+
+from olmo_core.data.composable import (
+    ConcatAndChunkInstanceSource,
+    ConcatenatedInstanceSource,
+    SamplingInstanceSource,
+    SlicedInstanceSource,
+)
+
+SEQUENCE_LENGTH = {sequence_length}
+SEED = {seed}
+
+# Domain -> its token files, and how many sequences each stage draws from them.
+DOMAINS = {domains}
+
+
+def sources(tokenizer, work_dir):
+    """One source a stage. A stage goes on in a domain where the one before it left off."""
+    stages = [[] for _ in range({num_stages})]
+    for label, domain in DOMAINS.items():
+        files = ConcatAndChunkInstanceSource.Config.from_npy(
+            *domain["paths"], tokenizer=tokenizer, sequence_length=SEQUENCE_LENGTH, label=label
+        ).build(work_dir)
+        drawn = SamplingInstanceSource(
+            files,
+            max_instances=sum(domain["sequences"]),
+            seed=SEED,
+            work_dir=work_dir,
+            label=label,
+        )
+        start = 0
+        for stage, count in zip(stages, domain["sequences"]):
+            if count:
+                part = slice(start, start + count)
+                stage.append(SlicedInstanceSource(drawn, part, work_dir=work_dir))
+            start += count
+    return [ConcatenatedInstanceSource(*stage, work_dir=work_dir) for stage in stages]
+'''
+
+
+class OlmoCore:
+    """Static mixtures as the sources of a `SourceMixtureDatasetConfig`; schedules as one source a
+    stage of the composable data loader, which shuffles within each and takes them in order.
+
+    A source that is shorter than its share fails there unless its repetition ratio allows the
+    passes, which is set from the available tokens. The tokens asked for are whole batches: what a
+    last batch lacks would be spread evenly over the sources, whatever their ratios. Source:
+    olmo_core/data/source_mixture.py and olmo_core/data/composable of 3.0.0.
+    """
+
+    name = "olmo-core"
+    what = "OLMo-core: a source mixture; stages for its composable data loader"
+    schedules = True
+    checked = "ai2-olmo-core 3.0.0"
+
+    def export(self, handover: Handover) -> Exported:
+        """The sources, or the stages. Raises: ExportError: the size of the run is not known, or it
+        is shorter than a step; a domain has no path."""
+        handover.need("OLMo-core", "train_tokens", "sequence_length", "batch_sequences")
+        paths = handover.paths_of("OLMo-core", "token files (.npy, or a pattern of them)")
+        counts = handover.stage_samples("OLMo-core") or []
+        if handover.schedule.is_static:
+            return _static(handover, paths)
+        return _staged(handover, paths, counts)
+
+    def read(self, path: Path, domains: Sequence[str]) -> Schedule:
+        """The ratios of a file of sources, by their names. Raises: ExportError: it has none."""
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = data.get("source_list", data)
+            pairs = [(source["source_name"], source["target_ratio"]) for source in data["sources"]]
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ExportError(f"could not read sources from {path}: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ExportError(
+                f"{path} has no list `sources` with a source_name and a target_ratio each"
+            ) from error
+        return Schedule.static(gather(pairs, domains, str(path)))
+
+
+def _static(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
+    ratios = {name: float(text) for name, text in decimals(handover.schedule.dose).items()}
+    batch_tokens = _known(handover.batch_sequences) * _known(handover.sequence_length)
+    requested = _known(handover.num_steps) * batch_tokens
+    sizes = _sizes(handover, paths)
+    notes = ["each file is read from its beginning, up to its part: its documents must be shuffled"]
+    entries = []
+    for name, ratio in ratios.items():
+        entry: dict[str, Any] = {"source_name": name, "target_ratio": ratio}
+        entry["paths"] = list(paths[name])
+        if available := handover.available_tokens.get(name):
+            passes = int(requested * ratio) / available
+            if passes > 1:
+                entry["max_repetition_ratio"] = _repetition(passes)
+                notes.append(f"{name!r} is read {passes:.3g} times over, which its ratio allows")
+        entries.append(entry)
+    unknown = [name for name in ratios if name not in handover.available_tokens]
+    if unknown:
+        notes.append(
+            f"the available tokens of {unknown} are not known: a source with fewer than "
+            "its share fails when it is built; raise its max_repetition_ratio then"
+        )
+    needed = requested // _known(handover.sequence_length)
+    if sizes is None:
+        notes.append("realised is to a sequence or two a file, since their tokens are not known")
+        drawn = apportion(ratios, needed)
+    else:
+        drawn = sequences(ratios, sizes, handover)
+    if (found := sum(drawn.values())) < needed:
+        notes.append(f"the sources give {found:,} of the run's {needed:,} sequences")
+    never = [name for name, count in drawn.items() if not count]
+    if never:
+        notes.append(f"the run draws no sequence of {never}")
+    how = f"""\
+from olmo_core.data import NumpyFSLDatasetConfig
+from olmo_core.data.source_mixture import SourceMixtureDatasetConfig, SourceMixtureList
+
+mixture = SourceMixtureDatasetConfig(
+    source_list=SourceMixtureList.from_yaml("{SOURCES_FILE}"),
+    requested_tokens={requested},
+    global_batch_size={batch_tokens},
+    seed={handover.seed},
+)
+dataset = NumpyFSLDatasetConfig.from_src_mix(
+    mixture, tokenizer=tokenizer, sequence_length={handover.sequence_length}
+)"""
+    text = yaml.safe_dump({"sources": entries}, sort_keys=False, allow_unicode=True)
+    realised = Schedule.static(Mixture.from_weights(drawn))
+    return Exported({SOURCES_FILE: text}, realised, TOKEN, how, tuple(notes))
+
+
+def _staged(
+    handover: Handover, paths: Mapping[str, Sequence[str]], counts: Sequence[int]
+) -> Exported:
+    stages = handover.schedule.stages
+    drawn = [apportion(stage.mixture, n) for stage, n in zip(stages, counts, strict=True)]
+    domains = {
+        name: {"paths": list(paths[name]), "sequences": [part.get(name, 0) for part in drawn]}
+        for name in handover.domains
+    }
+    text = _STAGES.format(
+        sequence_length=handover.sequence_length,
+        seed=handover.seed,
+        domains=literal(domains),
+        num_stages=len(stages),
+    )
+    batch_tokens = _known(handover.batch_sequences) * _known(handover.sequence_length)
+    how = f"""\
+from {STAGES_FILE.removesuffix(".py")} import sources
+from olmo_core.data.composable import ComposableDataLoaderConfig
+
+loader = ComposableDataLoaderConfig(
+    tokenizer=tokenizer,
+    global_batch_size={batch_tokens},
+    work_dir=work_dir,
+    seed={handover.seed},
+    shuffle_strategy="intra_source",
+).build(*sources(tokenizer, work_dir))"""
+    whole = sum(counts)
+    realised = Schedule.of(
+        (count / whole, Mixture.from_weights(part))
+        for count, part in zip(counts, drawn, strict=True)
+    )
+    notes = (
+        "stages need the composable data loader, which came after OLMo-core 2.0; a schedule is "
+        f'kept only with shuffle_strategy="intra_source", as {STAGES_FILE} is to be used',
+        "a domain that is shorter than what is drawn from it is read again from its beginning",
+    )
+    return Exported({STAGES_FILE: text}, realised, TOKEN, how, notes)
+
+
+def _known(number: int | None) -> int:
+    """What `need` has made sure of."""
+    assert number is not None
+    return number
+
+
+def _repetition(passes: float) -> float:
+    """A ratio that allows the passes, with four decimals to spare for its own rounding down."""
+    return math.ceil(passes * 1e4 + 1) / 1e4
+
+
+def _sizes(
+    handover: Handover, paths: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[int]] | None:
+    """Tokens of each file, where they are known: a domain's available tokens, shared by bytes."""
+    sizes = {}
+    for name, files in paths.items():
+        available = handover.available_tokens.get(name)
+        if not available or any("*" in file for file in files):
+            return None
+        try:
+            part = [os.stat(file).st_size for file in files] if len(files) > 1 else [1]
+        except OSError:
+            return None
+        sizes[name] = [round(available * size / sum(part)) for size in part]
+    return sizes
+
+
+def sequences(
+    ratios: Mapping[str, float], sizes: Mapping[str, Sequence[int]], handover: Handover
+) -> dict[str, int]:
+    """Sequences that `SourceMixtureDatasetConfig.build` takes of each source.
+
+    Each pass over a file gives whole sequences only; what the batches then lack goes to all files
+    that have more, evenly, and the rest of that by largest remainder.
+
+    Args:
+        ratios: source -> target ratio.
+        sizes: source -> tokens of each of its files.
+    """
+    length = _known(handover.sequence_length)
+    needed = _known(handover.num_steps) * _known(handover.batch_sequences)
+    passes: list[tuple[str, int, int]] = []  # source, tokens wanted of a file, tokens that it has
+    for name, ratio in ratios.items():
+        left = int(needed * length * ratio) / sum(sizes[name])
+        while left > 0:
+            part = min(1.0, left)
+            passes += [(name, math.ceil(size * part), size) for size in sizes[name]]
+            left -= part
+    room = [size // length for _, _, size in passes]
+    taken = [min(want // length, most) for (_, want, _), most in zip(passes, room, strict=True)]
+    ready = [i for i, most in enumerate(room) if taken[i] < most]
+    each = max(0, needed - sum(taken)) // max(1, len(ready))
+    for i in ready:
+        taken[i] += min(each, room[i] - taken[i])
+    rest = max(0, needed - sum(taken))
+    nearest = sorted(
+        ((passes[i][1] % length, i) for i in ready if taken[i] < room[i]), reverse=True
+    )
+    for _, i in nearest[:rest]:
+        taken[i] += 1
+    drawn = dict.fromkeys(ratios, 0)
+    for (name, _, _), count in zip(passes, taken, strict=True):
+        drawn[name] += count
+    return drawn

@@ -1,0 +1,124 @@
+"""TRL: the `datasets` of a script's config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixlaw.errors import ExportError
+from mixlaw.interop.exporters.huggingface import sources
+from mixlaw.interop.handover import (
+    DOCUMENT,
+    Exported,
+    Handover,
+    apportion,
+    example_tokens,
+    gather,
+    in_examples,
+    refuse_schedule,
+    without_zeros,
+)
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
+
+FILE = "trl_datasets.yaml"
+_UNIT = 10**9
+
+
+class Trl:
+    """`fraction` is a dataset's share of the mixture's rows. The mixture is as large as it can be
+    without repeating a row: the first round(fraction * rows) rows of each dataset, one dataset
+    after the other, for the trainer to shuffle.
+
+    Source: trl 1.16.0, scripts/utils.py.
+    """
+
+    name = "trl"
+    what = "TRL: the datasets section of a config (DatasetMixtureConfig)"
+    schedules = False
+    checked = "trl 1.16.0"
+
+    def export(self, handover: Handover) -> Exported:
+        """Raises: ExportError: no paths, or several of a domain that are not files of one kind;
+        examples of unknown length; a schedule."""
+        mixture = refuse_schedule(
+            handover, "TRL", "export each stage's mixture, and train it from the one before"
+        )
+        paths = handover.paths_of("TRL", "files or the name of a dataset")
+        unit, tokens = example_tokens(handover, "TRL")
+        counts = apportion(in_examples(mixture, tokens), _UNIT)
+        config = {
+            "datasets": [
+                {**_source(name, paths[name]), "fraction": count / _UNIT}
+                for name, count in counts.items()
+            ]
+        }
+        return Exported(
+            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+            realised=Schedule.static(Mixture.from_weights(counts)),
+            unit=unit,
+            how=f"# put {FILE} into your config, and\ntrl sft --config your_config.yaml",
+            notes=tuple(_notes(handover, unit)),
+        )
+
+    def read(self, path: Path, domains: Sequence[str]) -> Schedule:
+        """The fractions of `datasets`, by what their paths and names say.
+
+        Raises: ExportError: there are none, or a dataset without one."""
+        try:
+            entries = yaml.safe_load(path.read_text(encoding="utf-8"))["datasets"]
+            weights = [(_speaking(entry), entry["fraction"]) for entry in entries]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise ExportError(
+                f"{path} has no datasets, each with a fraction: {error!r}; without fractions a "
+                "share depends on how many rows a dataset has"
+            ) from error
+        return Schedule.static(gather(weights, domains, str(path)))
+
+
+def _source(name: str, paths: Sequence[str]) -> dict[str, Any]:
+    found = sources(paths)
+    if len(found) > 1:
+        raise ExportError(
+            f"the paths of {name!r} are {list(paths)}; TRL weighs each dataset by itself, so give "
+            "files of one kind or one dataset"
+        )
+    return found[0]
+
+
+def _speaking(entry: dict[str, Any]) -> str:
+    """What of an entry may name its domain: its files, else its configuration and name."""
+    files = entry.get("data_files")
+    if isinstance(files, str):
+        return files
+    if files:
+        return str(files[0])
+    return "/".join(str(entry[key]) for key in ("path", "name") if entry.get(key))
+
+
+def _notes(handover: Handover, unit: str) -> list[str]:
+    shares = without_zeros(handover.schedule.dose)
+    available = handover.available_tokens
+    notes = [
+        "fraction is a share of the rows of the mixture in trl 1.16; of an earlier release look at "
+        "DatasetConfig first",
+        "no dataset is repeated: the mixture ends where the scarcest does, and of the others only "
+        "the first rows are kept; more epochs of training see these same rows again. It does not "
+        "stream",
+    ]
+    if all(name in available for name in shares):
+        lengths = {name: available[name] / share for name, share in shares.items()}
+        scarce = min(lengths, key=lengths.__getitem__)
+        size = lengths[scarce]
+        seen = handover.train_tokens
+        epochs = f"; {seen:,} training tokens are {seen / size:.3g} epochs of it" if seen else ""
+        notes.append(f"the mixture is then about {size:,.0f} tokens, all of {scarce!r}{epochs}")
+    if unit == DOCUMENT:
+        notes.append(
+            "the fractions are of documents; they give the wanted shares of tokens if the mean "
+            "tokens of a document are as given, after the trainer has cut the long ones"
+        )
+    return notes
