@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from mixlaw.interop.exporters import EXPORTERS, exporter
+from mixlaw.interop.handover import Handover
+from mixlaw.interop.importers import IMPORTERS, importer
+from mixlaw.mixture import Mixture
+from mixlaw.schedule import Schedule
 from mixlaw.train.recipe import non_embedding_params
 from mixlaw.train.sizes import NAMED_SIZES, default_learning_rate
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("tutorial", "laws", "deciding", "training", "continual", "schedules")
+NAMES = ("tutorial", "interop", "laws", "deciding", "training", "continual", "schedules")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
@@ -60,3 +65,30 @@ def test_the_table_of_sizes():
         cells += [f"{size.batch_size} x {size.sequence_length}", f"{rate:.2g}", size.warmup_steps]
         assert f"| {' | '.join(map(str, cells))} |\n" in text
     assert {size.mlp_ratio for name, size in NAMED_SIZES.items() if name != "regmix-1m"} == {4}
+
+
+def format_rows() -> list[str]:
+    """Rows of the tables of formats, as the catalogues have them."""
+    handover = Handover(
+        Schedule.static(Mixture({"web": 0.75, "code": 0.25})),
+        paths={"web": ("/data/web",), "code": ("/data/code",)},
+        train_tokens=2**22,
+        sequence_length=512,
+        batch_sequences=8,
+    )
+    rows = []
+    for name in IMPORTERS:
+        reads = importer(name)
+        rows.append(f"| `{name}` | {reads.what} | {reads.checked} |\n")
+    for name in EXPORTERS:
+        writes = exporter(name)
+        cells = [f"`{name}`", writes.what, f"{writes.export(handover).unit}s"]
+        rows.append(f"| {' | '.join(cells)} | {'yes' if writes.schedules else 'no'} | ")
+        rows[-1] += f"{writes.checked} |\n"
+    return rows
+
+
+def test_the_tables_of_formats():
+    text = (ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
+    for row in format_rows():
+        assert row in text

@@ -324,16 +324,24 @@ def example_counts(
     if handover.train_tokens is None:
         return None
     stages = handover.schedule.stages
-    if unit == SAMPLE and (samples := handover.stage_samples(trainer)) is not None:
-        return [
-            apportion(stage.mixture, count) for stage, count in zip(stages, samples, strict=True)
-        ]
-    counts = []
-    for stage in stages:
-        budget = stage.share * handover.train_tokens
-        exact = {n: budget * s / tokens[n] for n, s in without_zeros(stage.mixture).items()}
-        counts.append(apportion(exact, round(math.fsum(exact.values()))))
-    return counts
+    wanted: list[tuple[Mapping[str, float], int]] = []
+    samples = handover.stage_samples(trainer) if unit == SAMPLE else None
+    if samples is not None:
+        wanted = [(stage.mixture, count) for stage, count in zip(stages, samples, strict=True)]
+    else:
+        for stage in stages:
+            budget = stage.share * handover.train_tokens
+            exact = {n: budget * s / tokens[n] for n, s in without_zeros(stage.mixture).items()}
+            wanted.append((exact, round(math.fsum(exact.values()))))
+    for number, (shares, count) in enumerate(wanted, start=1):
+        drawn = sum(share > 0 for share in shares.values())
+        if count < drawn:
+            raise ExportError(
+                f"stage {number} of {len(stages)} is {count} {unit}s long, and {drawn} domains "
+                f"have a share of it: {trainer} could not draw one of each; give more "
+                "--train-tokens, or drop the smallest domains"
+            )
+    return [apportion(shares, count) for shares, count in wanted]
 
 
 def in_examples(mixture: Mixture, tokens: Mapping[str, float]) -> Mixture:

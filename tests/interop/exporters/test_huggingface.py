@@ -63,6 +63,12 @@ def test_stages_need_the_length_of_the_run():
         HuggingFace().export(Handover(STAGED, PATHS, mean_document_tokens=LENGTHS))
 
 
+def test_a_stage_of_fewer_examples_than_domains_is_refused():
+    handover = Handover(STAGED, PATHS, train_tokens=1200, mean_document_tokens=LENGTHS)
+    with pytest.raises(ExportError, match="stage 2 of 2 is 0 documents long, and 1 domains"):
+        HuggingFace().export(handover)
+
+
 def test_what_is_read_back_is_of_tokens(tmp_path):
     for schedule in (STAGED, Schedule.static(WANTED)):
         handover = Handover(schedule, PATHS, train_tokens=1_600_000, mean_document_tokens=LENGTHS)

@@ -21,7 +21,7 @@ FILE = "levanter_data.yaml"
 _BLOCK, _LARGEST, _SMALLEST = 2048, 2**15, 128
 """Samples of a block: Levanter's default, the largest power of two that it takes, and the smallest
 that a schedule makes it."""
-_LOST = 0.1
+_LOST = 0.05
 """Of a run: with more of it at another time or on another domain, a schedule is another one."""
 
 
