@@ -127,7 +127,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     text = (HERE / "study.yaml").read_text()
     if options.short:  # 24 steps a run, and every round is done
-        text = text.replace("614_400", "24_576").replace("threshold: 0.005", "threshold: 0")
+        text = text.replace("614_400", "24_576").replace("threshold: 0.002", "threshold: 0")
     (folder / "study.yaml").write_text(text)
     subprocess.run([sys.executable, HERE / "texts.py", folder / "data"], check=True)
 

@@ -62,3 +62,12 @@ def test_a_width_is_printed_once_or_from_least_to_most(monkeypatch, capsys):
         ["one", "1.0000", "2.0000", "0.5000"],
         ["two", "1.0000", "0.0000", "0.1250-0.2500"],
     ]
+
+
+def test_words_are_set_left_and_numbers_right(printed):
+    shown = printed(80, ["step", "state", "share"], [["fit", "-", "0.5"], ["train", "done", "12"]])
+    assert [line.rstrip() for line in shown] == [
+        " step   state  share",
+        " fit    -        0.5",
+        " train  done      12",
+    ]

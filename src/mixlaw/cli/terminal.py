@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 FIRST_COLUMN = 24
 """What the first column of a table may always have, in characters; longer names are folded."""
 GAP = 2
+_NUMBER = re.compile(r"[+\-±]? ?\.?\d")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -49,7 +51,7 @@ def heading(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    """Print a table of which no number is ever cut.
+    """Print a table of which no number is ever cut; columns of words are set left, others right.
 
     Names in the first column are folded and headers broken at spaces where it would be too wide;
     columns that still find no place follow below, beside the first column again.
@@ -60,7 +62,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str =
     for chosen in _blocks(columns, cells):
         table = Table(header_style="bold", box=None)
         for i, width in chosen.items():
-            justify = "right" if i else "left"
+            in_words = not any(_NUMBER.match(row[i]) for row in cells)
+            justify = "left" if i == 0 or in_words else "right"
             table.add_column(_plain(columns[i]), justify=justify, width=width, overflow="fold")
         for row in cells:
             table.add_row(*(_plain(row[i]) for i in chosen))
