@@ -100,6 +100,20 @@ def test_baselines_mixtures_and_settings_of_the_study(mixlaw, decided, tmp_path)
         (["--to", "json", "--document-tokens", "docs=many"], "--document-tokens docs=many"),
         (["--to", "json", "--document-tokens", "many"], "is not DOMAIN=TOKENS"),
         (["--to", "json", "--schedule"], "no finished run changed its mixture"),
+        (["--to", "json", "-m", ""], "in --mixture '' is not of the form"),
+        (["--to", "json", "--baseline", ""], "no baseline ''"),
+        (["--to", "json", "-m", "", "--baseline", "uniform"], "name different mixtures"),
+        (["--to", "json", "--train-tokens", "inf"], "--train-tokens inf is no finite number"),
+        (["--to", "json", "--stage", "1"], "give --schedule or --staged beside it"),
+        (["--to", "json", "--path", "docs="], "--path 'docs=' gives no path"),
+        (
+            ["--to", "json", "--path", "/a/{domain}", "--path", "/b/{domain}"],
+            "a second pattern for all domains",
+        ),
+        (
+            ["--to", "json", "--document-tokens", "docs=5", "--document-tokens", "docs=6"],
+            "names 'docs' twice",
+        ),
     ],
 )
 def test_errors_are_one_line(mixlaw, decided, tmp_path, arguments, message):
@@ -193,6 +207,28 @@ class TestAskAndTell:
         arguments = ("--export-to", "json", "--out", tmp_path / "configs")
         code, _, err = mixlaw("design", study, *arguments)
         assert (code, "--next 4" in err) == (1, True)
+
+
+def test_files_of_others_are_not_written_over(mixlaw, decided, tmp_path):
+    (tmp_path / "mixture.json").write_text("precious")
+    code, out, err = mixlaw("export", decided, "--to", "json", "--out", tmp_path)
+    assert (code, out) == (1, "")
+    assert "give another folder with --out" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture.json"]
+    assert (tmp_path / "mixture.json").read_text() == "precious"
+
+
+def test_one_stage_of_a_schedule(mixlaw, tmp_path):
+    study = Path(shutil.copytree(EXAMPLE.parent / "staged", tmp_path / "study"))
+    assert mixlaw("schedule", study)[0] == 0
+    arguments = ["--staged", "--stage", 2, "--to", "megatron", "--path", "/d/{domain}"]
+    arguments += ["--train-tokens", "1e6", "--sequence-length", 64]
+    code, out, err = mixlaw("export", study, *arguments, "--json")
+    assert code == 0, err
+    data = json.loads(out)
+    assert data["source"].startswith("schedule, staged, stage 2 of")
+    assert len(data["wanted"]) == 1
+    assert data["train_tokens"] < 1e6
 
 
 def test_an_empty_section_changes_nothing():

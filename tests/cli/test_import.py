@@ -85,7 +85,7 @@ def test_all_the_way_to_a_decision_and_again(mixlaw, theirs, tmp_path):
     code, out, _ = mixlaw("import", "--into", study)
     assert (code, "0 runs are new, 90 as before" in out) == (0, True)
     write(theirs, [*foreign_rows()[:-1], foreign_rows()[-1] | {"val/docs/bpb": "3.21"}])
-    data = json.loads(mixlaw("import", "--into", study, "--json")[1])
+    (data,) = json.loads(mixlaw("import", "--into", study, "--json")[1])
     assert len(data["taken"]["changed"]) == 1
     assert len(data["taken"]["same"]) == 89
     assert data["changed_inputs"][0].startswith("changed: ")
@@ -128,6 +128,11 @@ def test_what_the_user_says_of_the_columns(mixlaw, tmp_path):
         (["--into", "study", "--run", "x"], "is repeated as its import.yaml says"),
         (["--into", "study"], "has no import.yaml to repeat"),
         (["theirs.csv", "--target", "colour=loss/colour"], "colour"),
+        (["theirs.csv", "--num-params", "nan"], "--num-params 'nan' is neither a column nor"),
+        (["theirs.csv", "--train-tokens", "inf"], "--train-tokens 'inf' is neither"),
+        (["theirs.csv", "--tokens-per-step", "0"], "--tokens-per-step '0' is neither"),
+        (["theirs.csv", "--num-params", ""], "--num-params '' is neither"),
+        ([""], "a source is empty"),
     ],
 )
 def test_errors_are_one_line(mixlaw, theirs, monkeypatch, arguments, message):
@@ -136,3 +141,75 @@ def test_errors_are_one_line(mixlaw, theirs, monkeypatch, arguments, message):
     assert (code, out) == (1, "")
     assert message in err
     assert sorted(path.name for path in theirs.parent.iterdir()) == ["theirs.csv"]
+
+
+def sheet(path: Path, count: int, *, first: int = 0, losses: bool = True) -> Path:
+    """Runs of a sheet whose columns are called after domains alone."""
+    rows = []
+    for i in range(first, first + count):
+        web = 0.1 + 0.07 * i
+        row = {"run": f"r{i}", "web": web, "code": 0.9 - web, "books": 0.1}
+        found = {"loss/web": 3 - web, "loss/code": 2 + web} if losses else {"score/quiz": web}
+        rows.append(row | found)
+    return write(path, rows)
+
+
+class TestFurtherSources:
+    @pytest.fixture
+    def study(self, mixlaw, tmp_path) -> Path:
+        study = tmp_path / "study"
+        assert mixlaw("import", sheet(tmp_path / "one.csv", 8), "--into", study)[0] == 0
+        return study
+
+    def test_a_few_rows_are_read_as_the_study_knows_them(self, mixlaw, study, tmp_path):
+        more = sheet(tmp_path / "more.csv", 1, first=8)
+        code, out, err = mixlaw("import", more, "--into", study)
+        assert code == 0, err
+        assert "1 run is new, 8 others kept" in out
+
+    def test_or_by_the_names_of_its_domains(self, mixlaw, tmp_path):
+        study = tmp_path / "study"
+        study.mkdir()
+        (study / "study.yaml").write_text(
+            "table: runs.csv\ndomains: {web: {}, code: {}, books: {}}\n"
+            "objective: {loss/web: 1, loss/code: 1}\n"
+        )
+        code, out, err = mixlaw("import", sheet(tmp_path / "one.csv", 1), "--into", study)
+        assert code == 0, err
+        assert "1 run is new" in out
+
+    def test_all_are_repeated_and_runs_that_are_gone_are_told(self, mixlaw, study, tmp_path):
+        scores = sheet(tmp_path / "scores.csv", 8, losses=False)
+        code, out, err = mixlaw("import", scores, "--into", study)
+        assert code == 0, err
+        assert "0 runs are new, 8 completed" in out
+        sheet(tmp_path / "one.csv", 6)
+        code, out, err = mixlaw("import", "--into", study)
+        assert code == 0, err
+        assert f"files changed: {tmp_path}/one.csv" in out
+        assert "files gone" not in out
+        assert "2 runs that were there before are not there now (r6, r7), and stay" in out
+        assert "delete their rows of runs.csv" in out
+        assert out.count("0 runs are new") == 2
+        assert len(Study(study).runs()) == 8
+
+    def test_what_cannot_be_repeated_names_the_import(self, mixlaw, study, tmp_path):
+        (tmp_path / "one.csv").unlink()
+        code, _, err = mixlaw("import", "--into", study)
+        assert code == 1
+        assert f"study/import.yaml, the import of ['{tmp_path}/one.csv']" in err
+        assert "edit it there, or name the sources again" in err
+
+    def test_a_study_file_of_another_name_is_named(self, mixlaw, study, tmp_path):
+        other = study / "other.yaml"
+        other.write_text("table: other.csv\nobjective: {loss/web: 1}\n")
+        _, out, _ = mixlaw("import", tmp_path / "one.csv", "--into", other)
+        assert f"next: mixlaw fit {other}" in out
+
+
+def test_an_empty_folder_is_not_the_working_directory(mixlaw, theirs, monkeypatch):
+    monkeypatch.chdir(theirs.parent)
+    code, out, err = mixlaw("import", "theirs.csv", "--into", "")
+    assert (code, out) == (2, "")
+    assert "it is empty" in err
+    assert [path.name for path in theirs.parent.iterdir()] == ["theirs.csv"]

@@ -234,3 +234,121 @@ def test_a_perplexity_is_no_loss():
 def test_columns_that_do_not_fit_the_source(changes, message):
     with pytest.raises(RunTableError, match=message):
         assemble([run()], columns(**changes))
+
+
+def over(axis, steps, counts, values) -> Series:
+    return Series(np.array(steps, float), np.array(values, float), axis, np.array(counts, float))
+
+
+def test_series_over_different_axes_are_compared_on_the_tools_own():
+    epochs = over("epoch", [1, 2, 3], [10, 20, 30], [3.0, 2.5, 2.0])
+    seen = {"seen": series([10, 20, 30], [1e3, 2e3, 3e3])}
+    ends = {"_step": 30.0, "epoch": 3.0}
+    given = run(web=epochs, code=series([3, 30], [9.0, 1.0]), series=seen, ends=ends)
+    table, notes = assemble([given], columns(train_tokens="seen"))
+    np.testing.assert_array_equal(table.values, [[2.0, 1.0]])
+    np.testing.assert_array_equal(table.train_tokens, [3000])
+    assert notes == ()
+    code = Series(np.array([1.0, 3.0]), np.array([2.0, 1.0]), "epoch")
+    apart = run("b", web=series([1, 2, 3], [3.0, 2.5, 2.0]), code=code)
+    table, notes = assemble([given, apart], columns(train_tokens="seen"))
+    assert list(table.run) == ["a"]
+    assert notes[0] == (
+        "1 run left out, for their targets lie over different axes: "
+        "b (web over _step, code over epoch)"
+    )
+
+
+@pytest.mark.parametrize("axis", ["epoch", "trainer/global_step"])
+def test_a_counter_of_tokens_that_lies_over_another_axis_than_the_targets(axis):
+    web, code = (over(axis, [1, 2], [10, 21], values) for values in ([3.0, 2.0], [2.0, 1.0]))
+    given = run(web=web, code=code, series={"seen": series([1, 21], [100, 2100])})
+    table, _ = assemble([given], columns(train_tokens="seen"))
+    np.testing.assert_array_equal(table.train_tokens, [2100])
+    table, _ = assemble([given], columns(tokens_per_step=100))
+    np.testing.assert_array_equal(table.train_tokens, [2100 if axis == "epoch" else 200])
+
+
+def test_steps_that_are_none_are_not_counted_as_steps():
+    given = [run(web=Series(np.array([1.0, 512.0]), np.array([3.0, 2.0]), "samples"))]
+    only = columns(targets={"loss/web": "web"}, tokens_per_step=100)
+    table, notes = assemble(given, only)
+    np.testing.assert_array_equal(table.train_tokens, [np.nan])
+    assert notes == ("--tokens-per-step says nothing of targets over samples",)
+
+
+def test_a_run_ends_where_anything_of_it_does():
+    """Here the targets stop at step 30, and training went on to 60."""
+    fields = {**SHARES, "config.train_tokens": 6000}
+    given = columns(train_tokens="config.train_tokens")
+    table, notes = assemble([run(fields=fields, ends={"_step": 60.0})], given)
+    np.testing.assert_array_equal(table.train_tokens, [np.nan])
+    assert notes[0].endswith("at which all their targets were measured: a (step 30 of 60)")
+    assert "1 row without train_tokens" in notes[1]
+    assert notes[1].endswith("these are from before it: a; count them with --tokens-per-step")
+    table, _ = assemble([run(fields=fields, ends={"_step": 30.2})], given)
+    np.testing.assert_array_equal(table.train_tokens, [6000])
+
+
+def test_planned_tokens_are_those_of_the_end():
+    planned = {"a": {"weight/web": 0.25, "weight/code": 0.75, "train_tokens": 6000}}
+    given = columns(mixture={})
+    table, _ = assemble([run(fields={}, ends={"_step": 30.0})], given, planned=planned)
+    np.testing.assert_array_equal(table.train_tokens, [6000])
+    early = run(fields={}, ends={"_step": 60.0})
+    table, _ = assemble([early], given, planned=planned)
+    np.testing.assert_array_equal(table.train_tokens, [np.nan])
+    with pytest.raises(RunTableError, match="tokens seen are not known, which all checkpoints"):
+        assemble([early], columns(mixture={}, checkpoints="all"), planned=planned)
+
+
+def test_a_run_that_stopped_has_not_seen_what_its_setting_says():
+    fields = {**SHARES, "tokens": 6000}
+    short = {name: series([10], [3.0]) for name in ("web", "code")}
+    given = [run(fields=fields), run("b", fields=fields, **short)]
+    table, notes = assemble(given, columns(train_tokens="tokens"))
+    np.testing.assert_array_equal(table.train_tokens, [6000, np.nan])
+    assert len(notes) == 1
+    assert "these runs stopped before others with as many to see: b" in notes[0]
+    # Fewer steps are none too few of another size, or for other tokens; and a user knows better.
+    for cell in ({"size": 7}, {"tokens": 2000}):
+        other = [run(fields=fields | {"size": 1}), run("b", fields=fields | cell, **short)]
+        table, notes = assemble(other, columns(train_tokens="tokens", num_params="size"))
+        assert np.isfinite(table.train_tokens).all()
+        assert notes == ()
+    table, _ = assemble(given, columns(train_tokens=5000.0))
+    np.testing.assert_array_equal(table.train_tokens, [5000, 5000])
+
+
+def test_a_run_of_which_no_end_was_logged():
+    fields = {**SHARES, "tokens": 6000}
+    cut = run("b", fields=fields, ended=False)
+    table, notes = assemble([cut], columns(train_tokens="tokens"))
+    np.testing.assert_array_equal(table.train_tokens, [np.nan])
+    assert "no end of these runs was logged: b" in notes[0]
+    # As far as one that ended.
+    table, notes = assemble([run(fields=fields), cut], columns(train_tokens="tokens"))
+    np.testing.assert_array_equal(table.train_tokens, [6000, 6000])
+    assert notes == ()
+
+
+def test_what_some_runs_have_as_final_values_only():
+    fields = {**SHARES, "summary.web": 2.5, "summary.code": 1.5, "summary.seen": 4000}
+    only = LoggedRun("b", "b", fields, origin="run b")
+    seen = {"seen": series([10, 30], [1000, 3000])}
+    table, notes = assemble([run(series=seen), only], columns(train_tokens="seen"))
+    np.testing.assert_array_equal(table.values, [[2.0, 1.0], [2.5, 1.5]])
+    np.testing.assert_array_equal(table.train_tokens, [3000, 4000])
+    assert notes == ()
+
+
+def test_targets_without_a_step_in_a_run_that_has_steps():
+    loose = {name: series([0], [3.0]) for name in ("web", "code")}
+    given = [run(), run("b", ends={"_step": 30.0}, **loose)]
+    table, notes = assemble(given, columns(tokens_per_step=1))
+    assert list(table.run) == ["a"]
+    assert "have step 0 only" in notes[0]
+    # Where nothing has a step, they are what was measured at the end.
+    table, _ = assemble([run("b", **loose)], columns(tokens_per_step=1))
+    np.testing.assert_array_equal(table.values, [[3.0, 3.0]])
+    np.testing.assert_array_equal(table.train_tokens, [np.nan])

@@ -48,9 +48,39 @@ def test_where_none_is_wanted_whole_the_last_points_are_kept():
     assert Curves([]).wants("a") is False
 
 
+def test_points_keep_their_axis_and_their_place_on_the_tools_own():
+    curves = Curves(["a"])
+    for step in (1, 2):
+        curves.add("a", step / 2, step, axis="epoch", count=10 * step)
+    curves.reach(30)
+    curves.reach(25)
+    (series,) = curves.series().values()
+    assert series.axis == "epoch"
+    assert series.counts is not None
+    assert series.counts.tolist() == [10, 20]
+    assert curves.ends == {"epoch": 1.0, "_step": 30}
+    on_tools = series.over("_step")
+    assert on_tools is not None
+    assert on_tools.steps.tolist() == [10, 20]
+    assert series.over("tokens") is None
+    curves.add("a", 40, 3)
+    assert points(curves) == {"a": [(40, 3)]}
+    assert curves.notes() == ["2 points of a over epoch were left out, for it went on over _step"]
+
+
+def test_points_that_run_back_on_the_tools_own_axis_lie_nowhere_on_it():
+    curves = Curves(["a"])
+    for step, count in ((1, 10), (2, 5)):
+        curves.add("a", step, step, axis="epoch", count=count)
+    assert curves.series()["a"].over("_step") is None
+
+
 @pytest.mark.parametrize(
     ("said", "meant"),
-    [(1, 1.0), (0, 0.0), (2.5, 2.5), ("Infinity", math.inf), ("-Infinity", -math.inf)],
+    [
+        *((1, 1.0), (0, 0.0), (2.5, 2.5), ("Infinity", math.inf), ("-Infinity", -math.inf)),
+        (-(10**400), -math.inf),
+    ],
 )
 def test_numbers(said, meant):
     assert number(said) == meant

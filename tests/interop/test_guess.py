@@ -85,7 +85,7 @@ def test_the_same_mixture_twice_is_no_question():
 
 def test_a_mixture_may_be_listed():
     columns = {**shares("*"), "acc": [0.3, 0.4, 0.5, 0.6], "err": [0.7, 0.6, 0.5, 0.4], **LOSS}
-    with pytest.raises(RunTableError, match=r"'acc, err' or in 'web, code, my_books'"):
+    with pytest.raises(RunTableError, match=r"'web, code, my_books' or in 'acc, err'"):
         guess(frame(**columns))
     found = guess(frame(**columns), Hints(mixture="web, code, my_books"))
     assert found.mixture == {n: n for n in ("web", "code", "my_books")}
@@ -280,3 +280,114 @@ def test_a_guess_is_explained_and_survives_a_file():
     assert ("loss/web", "target loss/web") in found.meanings()
     assert ("run", "run") in found.meanings()
     assert Columns.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize(
+    ("columns", "mixture"),
+    [
+        (  # a domain of a share that rounding would explain, too
+            {"web": [0.5, 0.3, 0.2], "code": [0.499, 0.698, 0.799], "math": [0.001, 0.002, 0.001]},
+            ["web", "code", "math"],
+        ),
+        (  # one without any share
+            {"web": [0.5, 0.3, 0.2], "code": [0.5, 0.7, 0.8], "math": [0.0, 0.0, 0.0]},
+            ["web", "code", "math"],
+        ),
+        ({"web": [0.5, 0.3, 0.2], "lr": [3e-4] * 3, "code": [0.5, 0.7, 0.8]}, ["web", "code"]),
+        ({"eta": [3e-4] * 3, "web": [0.5, 0.3, 0.2], "code": [0.5, 0.7, 0.8]}, ["web", "code"]),
+        ({"web": [0.5, 0.3, 0.2], "eta": [3e-4] * 3, "code": [0.5, 0.7, 0.8]}, ["web", "code"]),
+    ],
+)
+def test_sums_take_all_domains_and_no_setting(columns, mixture):
+    found = guess(frame(**columns, **{"loss/web": [3.0, 2.9, 2.8]}))
+    assert list(found.mixture) == mixture
+
+
+def test_a_constant_that_may_be_a_share_is_asked_about():
+    columns = {"eta": [3e-4] * 3, "web": [0.501, 0.3, 0.2], "code": [0.5, 0.7, 0.8]}
+    with pytest.raises(RunTableError, match=r"'eta, web, code' or in 'web, code'.*--mixture"):
+        guess(frame(**columns, **{"loss/web": [3.0, 2.9, 2.8]}))
+
+
+def test_thousands_of_plain_domains_are_one_mixture():
+    shares = np.random.default_rng(0).dirichlet(np.ones(3000), size=20).round(9)
+    columns = {f"d{j}": list(shares[:, j]) for j in range(3000)}
+    assert len(guess(frame(**columns, **{"loss/web": [3.0] * 20})).mixture) == 3000
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.001])
+def test_weight_decay_is_no_domain(decay):
+    columns = {"weight_web": [0.5, 0.4], "weight_code": [0.5, 0.6], "weight_decay": [decay] * 2}
+    assert set(guess(frame(**columns, **{"loss/web": [3.0, 2.0]})).mixture) == {"web", "code"}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("loss_scale", "z_loss", "aux_loss", "loss_std", "score_std", "final_loss", "train_loss"),
+        *("my_train_loss", "web_train_loss", "training loss", "training/accuracy", "reward/acc"),
+        *("batch/accuracy", "error_rate", "val_loss_step"),
+    ],
+)
+def test_what_is_no_target_by_its_name(column):
+    columns = {**shares("w_*"), **LOSS, column: [3.0, 2.9, 2.8, 3.1]}
+    assert guess(frame(**columns)).targets == {"loss/web": "loss/web"}
+
+
+def test_two_columns_for_one_target_are_named():
+    columns = {**shares("w_*"), "eval/web-val/loss": [3.0] * 4, "eval/web/loss": [2.0] * 4}
+    with pytest.raises(RunTableError, match=r"'eval/web-val/loss' and 'eval/web/loss' are both"):
+        guess(frame(**columns))
+    said = guess(frame(**columns), Hints(targets=("eval/web/loss=loss/web",)))
+    assert said.targets == {"loss/web": "eval/web/loss"}
+    both = Hints(targets=("eval/web/loss=loss/x", "eval/web-val/loss=loss/x"))
+    with pytest.raises(RunTableError, match="--target makes loss/x of both"):
+        guess(frame(**columns), both)
+    columns["eval/web-val/loss"] = columns["eval/web/loss"]
+    assert guess(frame(**columns)).targets == {"loss/web": "eval/web-val/loss"}
+
+
+@pytest.mark.parametrize(("column", "target"), [("Loss/web", "web"), ("Val Loss", "validation")])
+def test_capitals_make_no_difference(column, target):
+    found = guess(frame(**shares("w_*"), **{column: [3.0, 2.9, 2.8, 3.1]}))
+    assert found.targets == {f"loss/{target}": column}
+
+
+def test_domains_of_a_run_table_may_be_called_as_metrics():
+    columns = {"weight/loss": [0.5, 0.4], "weight/train": [0.5, 0.6], "loss/train": [3.0, 2.0]}
+    found = guess(frame(**columns))
+    assert set(found.mixture) == {"loss", "train"}
+    assert found.targets == {"loss/train": "loss/train"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "message"),
+    [
+        ("tokens", ["100", "oops", "300", "400"], r"row 2: tokens is 'oops'"),
+        ("run", ["a", None, "b", "c"], r"row 2: run is empty"),
+        ("weight/", [0.0] * 4, "names no domain"),
+    ],
+)
+def test_a_cell_that_would_be_ignored_is_an_error(column, cells, message):
+    with pytest.raises(RunTableError, match=message):
+        guess(frame(**shares("w_*"), **LOSS, **{column: cells}))
+
+
+@pytest.mark.parametrize("hints", [Hints(num_params=0.0), Hints(train_tokens=float("nan"))])
+def test_a_number_that_is_none_is_no_hint(hints):
+    with pytest.raises(RunTableError, match="must be a number above 0, or a column"):
+        guess(frame(**shares("w_*"), **LOSS), hints)
+
+
+def test_hints_read_counts_and_common_beginnings():
+    columns = {f"weight/{name}": cells for name, cells in shares("*").items()}
+    listed = Hints(num_params="30M", mixture="weight/web,weight/code,weight/my_books")
+    found = guess(frame(**columns, **LOSS), listed)
+    assert found.num_params == 3e7
+    assert list(found.mixture) == ["web", "code", "my_books"]
+
+
+def test_a_target_without_numbers_is_named():
+    runs = [LoggedRun("a", "a", {"config.mixture.web": 0.4, "eval/web/loss": float("nan")})]
+    with pytest.raises(RunTableError, match="eval/web/loss hold no number"):
+        guess(runs, planned=True)

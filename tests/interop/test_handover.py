@@ -14,12 +14,13 @@ from mixlaw.interop.handover import (
     Handover,
     apportion,
     decimals,
-    domain_of,
-    gather,
+    example_tokens,
     over_paths,
     refuse_schedule,
+    sample_counts,
     without_zeros,
 )
+from mixlaw.interop.read_back import domain_of, gather
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -59,6 +60,29 @@ def test_decimals_sum_to_one_as_texts_and_none_is_zero(shares):
     units = [int(text.replace(".", "")) for text in texts.values()]
     assert sum(units) == 10**6
     assert min(units) >= 1
+
+
+@pytest.mark.parametrize("name", ["train_tokens", "sequence_length", "batch_sequences"])
+def test_sizes_below_one_are_refused(name):
+    with pytest.raises(ExportError, match=f"{name} is 0; it must be >= 1"):
+        Handover(STATIC, **{name: 0})
+
+
+def test_a_seed_below_zero_is_refused():
+    with pytest.raises(ExportError, match="the seed is -1"):
+        Handover(STATIC, seed=-1)
+
+
+def test_samples_are_counted_for_each_stage():
+    run = Handover(STAGED, train_tokens=1000, sequence_length=100)
+    assert sample_counts(run, "x") == [{"web": 4, "code": 2, "books": 1}, {"web": 1, "code": 2}]
+    assert sample_counts(Handover(STAGED), "x") is None
+
+
+def test_a_stage_of_fewer_samples_than_domains_is_named():
+    run = Handover(STAGED, train_tokens=400, sequence_length=100)
+    with pytest.raises(ExportError, match=r"stage 2 of 2 is 1 samples long, and 2 domains .*: x c"):
+        sample_counts(run, "x")
 
 
 def test_zeros_are_dropped():
@@ -113,6 +137,18 @@ def test_wrong_paths_are_refused(paths, told):
         Handover(STATIC, paths=paths).paths_of("x", "a file")
 
 
+@pytest.mark.parametrize(("name", "told"), [("a b", "--path 'a b'="), ("a\nb", r"--path 'a\nb'=")])
+def test_an_option_is_shown_in_one_line(name, told):
+    alone = Handover(Schedule.static(Mixture({name: 1.0})))
+    with pytest.raises(ExportError) as raised:
+        alone.paths_of("x", "a file")
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ExportError, match="give --document-tokens '") as raised:
+        example_tokens(alone, "x")
+    assert "\n" not in str(raised.value)
+
+
 def test_several_paths_share_by_their_sizes():
     sizes = {"/b1": 300, "/b2": 100}
     paths = {"web": ["/w"], "code": ["/c"], "books": list(sizes)}
@@ -140,7 +176,9 @@ def test_a_schedule_is_refused_with_the_remedy():
         ("/data/web/part-000-*.npy", "web"),
         ("/data/web/code_text_document", "code"),
         ("s3://web/dolma/common_crawl/art/x.npy", "common_crawl/art"),
-        ("/data/web-clean_text", "web-clean"),
+        ("/data/web-clean_text_document.bin", "web-clean"),
+        ("/data/web_clean_0", "web-clean"),
+        ("train_the_pile_common.crawl/art", "common_crawl/art"),
         ("/data/text/WEB-shard", "web"),
         ("/d/train_text_web.bin", "web"),
         ("/d/web_text_document", "web"),
@@ -158,6 +196,32 @@ def test_the_domain_of_a_path(text, domain):
 def test_a_path_of_no_domain_is_named(text):
     with pytest.raises(ExportError, match=r"x.json: .* names none of the domains \['web'\]"):
         domain_of(text, ["web"], "x.json")
+
+
+def test_a_path_of_no_domain_names_the_nearest():
+    with pytest.raises(ExportError, match=r"did you mean 'arxiv'\?"):
+        domain_of("/web/arxive", ["arxiv", "github"], "x.json")
+
+
+@pytest.mark.parametrize("text", ["/data/cc_code", "/data/cc/x_code_cc", "/CC_code"])
+def test_a_path_that_names_two_domains_is_refused(text):
+    with pytest.raises(ExportError, match=r"names the domains \['cc', 'code'\] alike"):
+        domain_of(text, ["cc", "code", "data"], "x.json")
+
+
+def test_names_that_differ_in_case_or_separators_only_are_told_apart():
+    names = ["web", "Web", "a-b", "a_b"]
+    assert [domain_of(f"/d/{name}_0", names, "x") for name in names] == names
+
+
+def test_paths_told_apart_by_their_folders_only_are_refused():
+    """Else the whole blend would be one domain, silently."""
+    with pytest.raises(
+        ExportError, match=r"all are of 'web', and by their folders of \['math', 'w"
+    ):
+        gather([("/d/wiki/v1_web", 1), ("/d/math/v1_web", 3)], ["wiki", "math", "web"], "x")
+    shards = [("/code/web_1", 1), ("/code/web_2", 3)]
+    assert gather(shards, ["web", "code"], "x") == {"web": 1.0, "code": 0.0}
 
 
 def test_weights_of_one_domain_add_up():

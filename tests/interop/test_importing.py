@@ -358,3 +358,102 @@ def test_a_mixture_goes_out_and_comes_back(tmp_path):
     assert read_mixture(tmp_path / name, "json", ["web", "code"]) == schedule
     with pytest.raises(ExportError, match="no trainer 'jsn'"):
         read_mixture(tmp_path / name, "jsn", ["web", "code"])
+
+
+def imported_from(tmp_path, text: str, **how):
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    return import_runs([path], **how)
+
+
+def test_merged_rows_keep_what_any_of_them_says(tmp_path):
+    head = "run,num_params,train_tokens,weight/web,weight/code,loss/web,loss/code,start/loss/web\n"
+    rows = "a,,,.5,.5,3,,\na,10,1000,.5,.5,,2,9\nb,10,1000,.4,.6,3,2,9\n"
+    table = imported_from(tmp_path, head + rows).table
+    assert (table.num_params[0], table.train_tokens[0], table.start[0, 0]) == (10, 1000, 9)
+    np.testing.assert_array_equal(table.values[0], [3, 2])
+    with pytest.raises(RunTableError, match=r"row 1 and .*row 2 .*start/loss/web 8 and 9"):
+        imported_from(tmp_path, head + "a,10,1,.5,.5,3,,8\na,10,1,.5,.5,,2,9\n")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_failed_training_and_its_repetition(tmp_path, order):
+    rows = ["a,.5,.5,,failed\n", "a,.5,.5,3.1,done\n"]
+    text = "run,weight/web,weight/code,loss/web,status\n" + rows[order[0]] + rows[order[1]]
+    imported = imported_from(tmp_path, text)
+    assert list(imported.table.status) == ["done"]
+    assert imported.table.values[0, 0] == 3.1
+    assert any("failed, and is there as done, left out: a" in note for note in imported.notes)
+
+
+def test_words_of_status_are_read_or_refused(tmp_path):
+    head = "run,weight/web,weight/code,loss/web,Status\n"
+    table = imported_from(tmp_path, head + "a,.5,.5,3,Finished\nb,.4,.6,inf,crashed\n").table
+    assert list(table.status) == ["done", "failed"]
+    assert np.isnan(table.values[1, 0])
+    with pytest.raises(RunTableError, match=r"row 2: Status is 'running'"):
+        imported_from(tmp_path, head + "a,.5,.5,3,done\nb,.4,.6,3,running\n")
+
+
+def test_ids_and_seeds_stay_as_they_are_written(tmp_path):
+    head = "run,seed,weight/web,weight/code,loss/web\n"
+    table = imported_from(tmp_path, head + "1.10,9007199254740993,.5,.5,3\n1.1,2,.4,.6,3\n").table
+    assert list(table.run) == ["1.10", "1.1"]
+    assert list(table.seed) == [9007199254740993, 2]
+    with pytest.raises(RunTableError, match="row 1: seed is 18446744073709551615"):
+        imported_from(tmp_path, head + "a,18446744073709551615,.5,.5,3\nb,1,.4,.6,3\n")
+    with pytest.raises(RunTableError, match=r"row 2: loss/web is '3_1'"):
+        imported_from(tmp_path, head + "a,1,.5,.5,3\nb,1,.4,.6,3_1\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"run": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "[1]\n", "{"]
+)
+def test_what_json_lines_cannot_be_is_one_line(tmp_path, text):
+    (tmp_path / "runs.jsonl").write_text(text)
+    with pytest.raises(RunTableError, match=r"runs\.jsonl") as caught:
+        import_runs([tmp_path / "runs.jsonl"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("frame", [{"a": 1}, {"a": "xyz"}, "abc"])
+def test_what_holds_no_columns_is_no_table(frame):
+    with pytest.raises(RunTableError, match="is no table"):
+        from_frame(frame)
+
+
+def test_cells_that_are_strange_mappings_are_read_over():
+    rows = [{**row, "x": {("a", "b"): 9**400}} for row in ROWS]
+    assert len(from_frame(rows).table) == 3
+
+
+def test_rows_without_names_may_be_checkpoints(tmp_path):
+    text = "tokens,weight/web,weight/code,loss/web\n1,.5,.5,3\n2,.5,.5,2.9\n1,.4,.6,3\n2,.4,.6,3\n"
+    assert any("--run" in note for note in imported_from(tmp_path, text).notes)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"targets": ["loss/web"]},
+        {"targets": {"loss/web": 3}},
+        {"mixture": {"web": 1}},
+        {"mixture": None},
+        {"run": 5},
+        {"others": {"foo": "run"}},
+        {"num_params": [1]},
+    ],
+)
+def test_columns_of_the_wrong_type_are_named(said):
+    with pytest.raises(RunTableError, match=f"^{next(iter(said))} ") as caught:
+        Columns.from_dict({"targets": {"loss/web": "loss/web"}, **said})
+    assert "\n" not in str(caught.value)
+
+
+def test_only_files_that_were_read_are_inputs(tmp_path):
+    (tmp_path / "ratios.csv").write_text("run_id,web,code\n1,.5,.5\n2,.4,.6\n")
+    (tmp_path / "metrics.csv").write_text("run_id,mmlu,arc_acc,num_tokens\n1,.3,.5,9\n2,.4,.6,9\n")
+    (tmp_path / "checkpoint.bin").write_bytes(b"x")
+    imported = import_runs([tmp_path])
+    assert set(imported.inputs) == {str(tmp_path / n) for n in ("ratios.csv", "metrics.csv")}
+    assert imported.table.targets == ("bpb/mmlu", "score/arc/acc")

@@ -76,3 +76,24 @@ def test_repeats_merge_and_contradictions_are_named():
         RunTableError, match=r"long\.csv, row 2 and long\.csv, row 5 measure.*2 and"
     ):
         widened(table([*LONG, {**LONG[1], "value": 9.0}]))
+
+
+def test_a_mixture_names_the_runs_of_a_long_table():
+    rows = [
+        {"web": web, "code": 1 - web, "valid_domain": domain, "loss": loss}
+        for web, domain, loss in [(0.5, "web", 3.1), (0.5, "code", 2.1), (0.25, "web", 3.2)]
+    ]
+    wide = widened(table(rows))
+    np.testing.assert_array_equal(wide.columns["loss/web"], [3.1, 3.2])
+    np.testing.assert_array_equal(wide.columns["loss/code"], [2.1, np.nan])
+    with pytest.raises(RunTableError, match="by id each row is a run of its own"):
+        widened(table([{"id": f"m{i}", **row} for i, row in enumerate(rows)]))
+
+
+def test_keys_may_be_numbers_and_may_not_be_empty():
+    rows = [{"run": r, "valid_domain": d, "loss": 3.0 + d} for r in "ab" for d in (1, 2)]
+    np.testing.assert_array_equal(widened(table(rows)).columns["loss/2"], [5.0, 5.0])
+    with pytest.raises(RunTableError, match="row 5: metric is empty"):
+        widened(table([*LONG, {"run": "b", "step": 20, "metric": None, "value": 1.0}]))
+    with pytest.raises(RunTableError, match="row 5: value is 'oops'"):
+        widened(table([*LONG, {**LONG[3], "value": "oops"}]))

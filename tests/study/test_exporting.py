@@ -1,13 +1,11 @@
-"""Handing a mixture to a trainer, configs of runs, and baselines read from trainers' configs."""
+"""Handing a mixture to a trainer, and baselines read from trainers' configs."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from mixlaw.corpus import load_corpus
 from mixlaw.errors import ExportError, MixtureError, StudyError
 from mixlaw.files import digest, read_json
 from mixlaw.interop import EXPORTERS
@@ -18,7 +16,6 @@ from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 from mixlaw.study import Study, exporting
 from mixlaw.study.export_config import ExportConfig, PathsConfig
-from mixlaw.study.planned import PlannedRun, add_planned, planned_runs, read_planned, run_name
 from tests.study.staged import STUDY as STAGED_STUDY
 from tests.study.staged import staged_rows, static_rows, write_study
 
@@ -140,6 +137,23 @@ class TestSchedules:
         assert read.shares.tolist() == pytest.approx(wanted.shares.tolist())
         assert found.choice.inputs == digest(decision.to_dict())
 
+    def test_one_stage_for_a_trainer_without(self, staged):
+        choice = exporting.scheduled(staged, staged=True)
+        second = choice.schedule.stages[1]
+        settings = ExportConfig(paths=PathsConfig(pattern="/d/{domain}"), sequence_length=64)
+        found = exporting.export(
+            staged, choice.only(2), "megatron", train_tokens=6_400_000, settings=settings
+        )
+        assert found.handover.train_tokens == round(second.share * 6_400_000)
+        assert found.handover.schedule.dose.array(NAMES) == pytest.approx(
+            second.mixture.array(NAMES)
+        )
+        assert found.choice.source == f"schedule, staged, stage 2 of {len(choice.schedule.stages)}"
+        assert found.folder.name == "megatron-stage-2"
+        for number in (0, 9):
+            with pytest.raises(StudyError, match=f"no stage {number}"):
+                choice.only(number)
+
     def test_what_is_recommended_may_be_static_and_says_so(self, staged):
         choice = exporting.scheduled(staged)
         decision = staged.schedule()
@@ -153,22 +167,7 @@ class TestSchedules:
             exporting.export(staged, choice, "megatron", settings=settings)
 
 
-class TestFiles:
-    @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "", ".", "a\0b"])
-    def test_none_leaves_the_folder(self, tmp_path, name):
-        folder = tmp_path / "in"
-        with pytest.raises(ExportError, match="is not in"):
-            exporting.write_files(folder, {"fine": "", name: ""})
-        assert not folder.exists()
-        assert list(tmp_path.iterdir()) == []
-
-    def test_nor_through_a_link(self, tmp_path):
-        folder = tmp_path / "in"
-        folder.mkdir()
-        (folder / "link").symlink_to(tmp_path)
-        with pytest.raises(ExportError, match="is not in"):
-            exporting.write_files(folder, {"link/out": ""})
-
+class TestNames:
     def test_names_of_domains_that_are_paths_stay_in_the_config(self, tmp_path):
         names = ("../../up", "/root", "a=b", "new\nline")
         shares = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]
@@ -273,110 +272,3 @@ def test_paths_of_every_form():
     assert pattern.of("we b") == ("/d/we b/x",)
     both = pattern.with_(paths)
     assert (both.of("web"), both.of("sea")) == (("/w",), ("/d/sea/x",))
-
-
-class TestRunsOfAStudyThatAsks:
-    @pytest.fixture
-    def asking(self, tmp_path):
-        """From nothing, with a trainer of one's own."""
-        (tmp_path / "study.yaml").write_text(
-            "table: runs.csv\ndomains: {web: {}, code: {}, books: {}}\n"
-            + OBJECTIVE
-            + "plan: {scales: [{num_params: 1e6, train_tokens: 2_048_000}]}\n"
-            + EXPORT
-        )
-        return Study(tmp_path)
-
-    def test_a_config_for_each_and_a_list_of_all(self, asking, tmp_path):
-        found = asking.export_design(tmp_path / "configs", count=3)
-        assert len(found.runs) == 3
-        for run, proposal in zip(found.runs, found.plan.proposals, strict=True):
-            drawn = Megatron().read(tmp_path / "configs" / run.config, NAMES).dose
-            assert dict(drawn) == pytest.approx(dict(proposal.mixture), abs=1e-6)
-            # 2000 samples: what is drawn is near, and is what the run counts as.
-            assert dict(run.schedule.dose) == pytest.approx(dict(proposal.mixture), abs=2e-3)
-            assert (run.num_params, run.train_tokens) == (1e6, 2_048_000)
-        assert planned_runs(tmp_path / "configs") == {run.name: run for run in found.runs}
-        asked = read_json(tmp_path / "asked.json")
-        assert [Mixture(item["mixture"]) for item in asked] == [
-            proposal.mixture for proposal in found.plan.proposals
-        ]
-
-    def test_more_runs_later_join_the_list(self, asking, tmp_path):
-        first = asking.export_design(tmp_path / "configs", count=2)
-        second = asking.export_design(tmp_path / "configs", count=1)
-        names = [run.name for run in (*first.runs, *second.runs)]
-        assert len(set(names)) == 3
-        assert list(planned_runs(tmp_path / "configs")) == names
-
-    def test_what_cannot_be_exported_is_not_asked_for(self, asking, tmp_path):
-        settings = ExportConfig(paths=PathsConfig(by_domain={"web": [""]}))
-        told = r"run ask-\w+: the path of 'web' is ''.*in the export section of"
-        with pytest.raises(ExportError, match=told):
-            asking.export_design(tmp_path / "configs", count=2, settings=settings)
-        assert not (tmp_path / "configs").exists()
-        assert not (tmp_path / "asked.json").exists()
-
-    def test_advice_to_stop_writes_nothing(self, study_of, tmp_path):
-        study = study_of(OBJECTIVE + EXPORT + "plan: {threshold: 100}\n")
-        found = study.export_design(tmp_path / "configs", count=2)
-        assert found.plan.stop
-        assert found.runs == ()
-        assert not (tmp_path / "configs").exists()
-
-    def test_a_table_has_no_design_of_its_own(self, ready, tmp_path):
-        with pytest.raises(StudyError, match=r"no design of its own; ask .*--next 4"):
-            ready.export_design(tmp_path / "configs")
-
-
-class TestRunsOfAStudyThatTrains:
-    def test_its_design_and_its_own_token_files(self, tiny_study, tmp_path):
-        study = Study(tiny_study)
-        found = study.export_design(tmp_path / "configs", "megatron")
-        specs = study.design()
-        assert [run.run_id for run in found.runs] == [spec.run_id for spec in specs]
-        corpus = load_corpus(tiny_study / "corpus")
-        blend = json.loads((tmp_path / "configs" / found.runs[0].config).read_text())["train"]
-        for prefix in blend[1::2]:
-            assert Path(prefix + ".bin").exists()
-            assert Path(prefix).is_relative_to(corpus.root.resolve())
-        assert exporting.own_paths(study, "olmo-core") == exporting.own_paths(study, "json") == {}
-        assert {run.seed for run in found.runs} == {spec.seed for spec in specs}
-        assert len({run.name for run in found.runs}) == len(specs)
-
-    def test_it_takes_no_runs_of_others(self, tiny_study, made_up):
-        with pytest.raises(StudyError, match="trains its runs itself"):
-            Study(tiny_study).take(made_up)
-
-
-@pytest.fixture
-def made_up(fitted_folder):
-    return Study(fitted_folder).runs()
-
-
-class TestPlannedRuns:
-    def test_a_name_is_that_of_a_folder(self):
-        for label in ("../up", "a/b", "..", "", "with space", "m00-1e6", "ü" * 99):
-            name = run_name(label, "0123456789abcdef")
-            assert Path(name).name == name
-            assert not name.startswith((".", "-"))
-            assert name.endswith("-01234567")
-
-    def test_cells_of_a_staged_run(self, tmp_path):
-        late = Schedule.of([(0.5, Mixture({"web": 1.0})), (0.5, Mixture({"code": 1.0}))])
-        run = PlannedRun("a-1", "1", late, None, 100, 3, "a-1/mix.json", "json")
-        add_planned(tmp_path, [run])
-        assert planned_runs(tmp_path) == {"a-1": run}
-        cells = read_planned(tmp_path)["a-1"]
-        assert json.loads(cells.pop("schedule")) == late.to_list()
-        assert cells == {"weight/web": 0.5, "weight/code": 0.5, "train_tokens": 100, "seed": 3}
-
-    @pytest.mark.parametrize("line", ["{", "[]", '{"version": 1}', '{"version": 9}'])
-    def test_a_damaged_line_is_named(self, tmp_path, line):
-        (tmp_path / "runs.jsonl").write_text(line + "\n")
-        with pytest.raises(StudyError, match=r"runs.jsonl, line 1: no planned run"):
-            read_planned(tmp_path)
-
-    def test_no_list(self, tmp_path):
-        with pytest.raises(StudyError, match="no planned runs in"):
-            read_planned(tmp_path)

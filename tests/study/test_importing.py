@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import yaml
@@ -13,27 +11,13 @@ from mixlaw.files import read_json
 from mixlaw.interop.columns import Columns
 from mixlaw.interop.guess import Hints
 from mixlaw.mixture import Mixture
-from mixlaw.runs import FAILED, RunTable
+from mixlaw.runs import RunTable
 from mixlaw.study import Study
 from mixlaw.study.export_config import ExportConfig
-from mixlaw.study.import_config import read_columns, read_import
-from mixlaw.study.importing import Request, import_into
+from mixlaw.study.import_config import read_columns, read_imports
+from mixlaw.study.importing import Request, import_again, import_into
 from mixlaw.study.new_study import study_text
-
-OBJECTIVE = "objective: {loss/web: 1, loss/code: 1}\n"
-NAMES = ("web", "code", "books")
-
-
-def table(count: int = 10, *, first: int = 0, names=NAMES, **more) -> RunTable:
-    """Runs r<first>, ... of a known law."""
-    rng = np.random.default_rng(0)
-    weights = rng.dirichlet(np.ones(len(names)), first + count)[first:]
-    rows = []
-    for i, shares in enumerate(weights.tolist(), start=first):
-        row = {f"weight/{name}": share for name, share in zip(names, shares, strict=True)}
-        row |= {"loss/web": 3 - 0.8 * shares[0] ** 0.5, "loss/code": 2.5 - shares[1] ** 0.5}
-        rows.append({"run": f"r{i}", **row, **more})
-    return RunTable.from_rows(rows)
+from tests.study.sheets import NAMES, OBJECTIVE, table, write_csv
 
 
 @pytest.fixture
@@ -43,111 +27,6 @@ def study(tmp_path):
     (folder / "study.yaml").write_text("table: runs.csv\n" + OBJECTIVE)
     table().write(folder / "runs.csv")
     return Study(folder)
-
-
-class TestTake:
-    def test_rows_of_the_same_runs_are_replaced_and_others_kept(self, study):
-        before = study.runs()
-        given = [*table(2, first=8).rows(), *table(2, first=10).rows()]
-        given[0]["loss/web"] = 1.0
-        found = study.take(RunTable.from_rows(given))
-        assert found.added == ("r10", "r11")
-        assert found.changed == ("r8",)
-        assert found.same == ("r9",)
-        assert found.kept == tuple(f"r{i}" for i in range(8))
-        runs = Study(study.folder).runs()
-        assert runs.run.tolist() == [f"r{i}" for i in range(12)]
-        assert runs.column("loss/web")[8] == 1.0
-        np.testing.assert_allclose(runs.values[:8], before.values[:8])
-        assert found.notes == ()
-
-    def test_twice_is_once(self, study):
-        study.take(table(3, first=9))
-        first = (study.folder / "runs.csv").read_bytes()
-        again = study.take(table(3, first=9))
-        assert again.same == ("r9", "r10", "r11")
-        assert (study.folder / "runs.csv").read_bytes() == first
-
-    def test_all_checkpoints_of_a_run_are_replaced_together(self, study):
-        rows = [row | {"train_tokens": n} for n in (100, 200) for row in table(1).rows()]
-        study.take(RunTable.from_rows(rows))
-        assert study.runs().run.tolist()[:3] == ["r0", "r0", "r1"]
-        study.take(RunTable.from_rows(rows[1:]))
-        assert study.runs().train_tokens[0] == 200
-        assert len(study.runs()) == 10
-
-    def test_columns_that_only_some_have(self, study):
-        rows = [row | {"score/quiz": 0.5} for row in table(1, first=10).rows()]
-        study.take(RunTable.from_rows(rows))
-        assert np.isnan(study.runs().column("score/quiz")).sum() == 10
-
-    def test_the_order_of_domains_stays(self, study):
-        study.take(table(10, names=("code", "books", "web")))
-        assert study.runs().domains == NAMES
-
-    @pytest.mark.parametrize(
-        ("names", "message"),
-        [
-            (("Web", "code", "books"), r"the runs name \['Web'\].*--rename Web=web"),
-            (("web", "code", "a b"), r"--rename 'a b=books'"),
-            (("web", "code", "books", "sea"), r"\['sea'\]"),
-        ],
-    )
-    def test_other_domains_are_refused_and_nothing_is_written(self, study, names, message):
-        before = (study.folder / "runs.csv").read_bytes()
-        with pytest.raises(StudyError, match=message):
-            study.take(table(2, names=names))
-        assert (study.folder / "runs.csv").read_bytes() == before
-
-    def test_a_domain_that_no_given_run_names(self, study):
-        found = study.take(
-            RunTable.from_rows([{"run": "new", "weight/web": 1, "loss/web": 2, "loss/code": 2}])
-        )
-        assert any("['code', 'books']" in note for note in found.notes)
-        assert study.runs().weights[-1].tolist() == [1, 0, 0]
-
-    def test_a_run_without_a_loss_that_the_study_names(self, study):
-        rows = table(3, first=10).rows()
-        rows[1]["loss/code"] = None
-        found = study.take(RunTable.from_rows(rows))
-        assert found.added == ("r10", "r12")
-        assert any("['r11'] without ['loss/code']" in note for note in found.notes)
-        failed = rows[1] | {"status": FAILED, "loss/web": None}
-        assert study.take(RunTable.from_rows([failed])).added == ("r11",)
-        with pytest.raises(StudyError, match=r"every run lacks a value of \['loss/code'\]"):
-            study.take(RunTable.from_rows([rows[1], rows[1] | {"train_tokens": 3}]))
-
-    def test_no_run_measured_what_the_study_names(self, study):
-        rows = [{"run": "x", "weight/web": 1, "loss/wbe": 2, "loss/code": 2}]
-        with pytest.raises(StudyError, match=r"did you mean loss/wbe.*--rename loss/wbe=loss/web"):
-            study.take(RunTable.from_rows(rows))
-
-    def test_other_mixtures_under_the_same_ids_are_noted(self, study):
-        rows = table(2, first=20).rows()
-        rows = [row | {"run": f"r{i}"} for i, row in enumerate(rows)]
-        (note,) = study.take(RunTable.from_rows(rows)).notes
-        assert "2 runs had other mixtures before (r0, r1)" in note
-
-    def test_what_was_asked_for_has_arrived_though_the_trainer_rounded(self, tmp_path):
-        (tmp_path / "study.yaml").write_text(
-            "table: runs.csv\ndomains: {web: {}, code: {}, books: {}}\n" + OBJECTIVE
-        )
-        study = Study(tmp_path)
-        one, other = (proposal.mixture for proposal in study.ask(2).proposals)
-        rounded = one.rounded(2048)
-        row = {f"weight/{n}": share for n, share in rounded.items()}
-        found = study.take(RunTable.from_rows([{"run": "a", **row, "loss/web": 2, "loss/code": 2}]))
-        assert found.answered == 1
-        (left,) = read_json(tmp_path / "asked.json")
-        assert Mixture(left["mixture"]) == other
-
-
-def write_csv(path, rows) -> str:
-    with open(path, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return str(path)
 
 
 def foreign(count: int = 10, *, first: int = 0) -> list[dict]:
@@ -187,13 +66,13 @@ class TestImport:
         folder = tmp_path / "study"
         import_into(folder, Request((source,), columns=COLUMNS))
         first = (folder / "import.yaml").read_bytes()
-        again = import_into(folder)
+        (again,) = import_again(folder)
         assert (again.inputs, again.new, len(again.taken.same)) == ((), False, 5)
         assert (folder / "import.yaml").read_bytes() == first
         rows = foreign(7)
         rows[0]["val_loss_web"] = 2.9
         write_csv(tmp_path / "mine.csv", rows)
-        grown = Study(folder).import_runs()
+        (grown,) = Study(folder).import_again()
         assert grown.taken.added == ("r5", "r6")
         assert grown.taken.changed == ("r0",)
         (change,) = grown.inputs
@@ -205,40 +84,61 @@ class TestImport:
         folder = tmp_path / "study"
         import_into(folder, Request((source,), columns=COLUMNS))
         data = yaml.safe_load((folder / "import.yaml").read_text())
-        data["columns"]["targets"] = {"loss/web": "val_loss_code", "loss/code": "val_loss_web"}
+        (one,) = data["imports"]
+        one["columns"]["targets"] = {"loss/web": "val_loss_code", "loss/code": "val_loss_web"}
         (folder / "import.yaml").write_text(yaml.safe_dump(data))
-        assert len(import_into(folder).taken.changed) == 5
+        assert len(import_again(folder)[0].taken.changed) == 5
         swapped = Study(folder).runs().column("loss/web")
         np.testing.assert_allclose(swapped, table(5).column("loss/code"))
-        assert read_columns(folder / "import.yaml").targets == data["columns"]["targets"]
+        assert read_columns(folder / "import.yaml").targets == one["columns"]["targets"]
 
     def test_relative_sources_move_with_the_study(self, tmp_path, monkeypatch):
         (tmp_path / "home").mkdir()
         monkeypatch.chdir(tmp_path / "home")
         write_csv(tmp_path / "home" / "mine.csv", foreign(5))
         import_into("study", Request(("mine.csv",), columns=COLUMNS))
-        assert read_import(tmp_path / "home" / "study").sources == ["../mine.csv"]
+        (kept,) = read_imports(tmp_path / "home" / "study").imports
+        assert kept.sources == ["../mine.csv"]
         monkeypatch.chdir("/")
         (tmp_path / "home").rename(tmp_path / "moved")
-        again = import_into(tmp_path / "moved" / "study")
+        (again,) = import_again(tmp_path / "moved" / "study")
         assert (len(again.taken.same), again.inputs) == (5, ())
 
-    def test_killed_before_the_study_file_it_begins_again(self, tmp_path):
+    def test_killed_before_the_table_it_begins_again(self, tmp_path, monkeypatch):
         source = write_csv(tmp_path / "mine.csv", foreign(5))
         folder = tmp_path / "study"
         request = Request((source,), columns=COLUMNS)
-        import_into(folder, request)
+
+        def killed(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as now:
+            now.setattr(RunTable, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                import_into(folder, request)
+        assert not (folder / "runs.csv").exists()
+        assert len(import_into(folder, request).taken.added) == 5
+
+    def test_a_table_whose_study_file_is_gone_is_not_written_over(self, tmp_path):
+        source = write_csv(tmp_path / "mine.csv", foreign(5))
+        folder = tmp_path / "study"
+        import_into(folder, Request((source,), columns=COLUMNS))
         (folder / "study.yaml").unlink()
-        assert import_into(folder, request).new
-        (folder / "study.yaml").unlink()
-        (folder / "runs.csv").unlink()
-        assert import_into(folder).new
+        before = (folder / "runs.csv").read_bytes()
+        more = write_csv(tmp_path / "more.csv", foreign(3, first=5))
+        for attempt in (
+            lambda: import_into(folder, Request((more,), columns=COLUMNS)),
+            lambda: import_again(folder),
+        ):
+            with pytest.raises(StudyError, match=r"runs.csv is there already, and no study.yaml"):
+                attempt()
+        assert (folder / "runs.csv").read_bytes() == before
 
     def test_what_is_refused(self, tmp_path, tiny_study):
         source = write_csv(tmp_path / "mine.csv", foreign(5))
         request = Request((source,), columns=COLUMNS)
         with pytest.raises(StudyError, match=r"has no import.yaml to repeat"):
-            import_into(tmp_path / "new")
+            import_again(tmp_path / "new")
         with pytest.raises(StudyError, match=r"trains its runs itself: mixlaw train") as refused:
             import_into(tiny_study, request)
         assert "\n" not in str(refused.value)
@@ -256,10 +156,10 @@ class TestImport:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("version: 2\nkind: table\nsources: [a]\ncolumns: {}\n", "version"),
-            ("version: 1\nkind: table\nsource: [a]\ncolumns: {}\n", "did you mean 'sources'"),
+            ("version: 2\nimports: []\n", "version"),
+            ("imports: [{kind: table, source: [a], columns: {}}]\n", "did you mean 'sources'"),
             (
-                "version: 1\nkind: table\nsources: [a]\ncolumns: {targets: {}, unit: kilo}\n",
+                "imports: [{kind: table, sources: [a], columns: {targets: {}, unit: kilo}}]\n",
                 "unit is 'kilo'",
             ),
             ("version: 1\nversion: 1\n", "named twice"),
@@ -269,8 +169,8 @@ class TestImport:
     )
     def test_a_damaged_import_file(self, tmp_path, text, message):
         (tmp_path / "import.yaml").write_text(text)
-        with pytest.raises(StudyError, match=rf"import.yaml.*{message}"):
-            import_into(tmp_path)
+        with pytest.raises(StudyError, match=rf"(?s)import.yaml.*{message}.*or delete it"):
+            import_again(tmp_path)
 
     def test_columns_of_no_file(self, tmp_path):
         with pytest.raises(StudyError, match="no columns at"):
@@ -293,7 +193,7 @@ class TestImport:
         with pytest.raises(StudyError, match=r"\['sea'\]"):
             study.import_runs(source, hints=Hints(mixture="mix_*", rename={"Web": "web"}))
         assert kept == {name: (study.folder / name).read_bytes() for name in kept}
-        assert study.import_runs().taken.added == ()
+        assert study.import_again()[0].taken.added == ()
 
 
 def losses(mixture: Mixture) -> dict[str, float]:
@@ -327,7 +227,7 @@ class TestResultsOfPlannedRuns:
         # And again, from import.yaml, when the last has come.
         rows.append({"name": f"exp/{planned[3].name}", **losses(planned[3].schedule.dose)})
         write_csv(tmp_path / "results.csv", rows)
-        assert study.import_runs().taken.answered == 1
+        assert study.import_again()[0].taken.answered == 1
 
 
 class TestTheFirstStudyFile:

@@ -24,7 +24,7 @@ from mixlaw.cli import (
     show_plans,
     show_schedule,
 )
-from mixlaw.cli.arguments import Json, StudyPath, answer, parse_mixture
+from mixlaw.cli.arguments import Json, StudyPath, a_path, answer, parse_mixture
 from mixlaw.cli.demo import run_demo, template
 from mixlaw.cli.edits import parse_edits
 from mixlaw.cli.swarm_view import swarm_view
@@ -129,10 +129,20 @@ def design(
     ] = None,
     export_to: Annotated[
         str | None,
-        typer.Option(help="Write these runs as configs for another trainer (mixlaw export)."),
+        typer.Option(
+            metavar="TRAINER",
+            help="Write these runs as configs for another trainer, one of those of mixlaw export; "
+            "paths and lengths are of the study's export section. mixlaw import --design reads "
+            "the results.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With --export-to: the folder of the configs.")
+        Path | None,
+        typer.Option(
+            parser=a_path,
+            metavar="FOLDER",
+            help="With --export-to: the folder of the configs.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -141,7 +151,7 @@ def design(
         raise StudyError("--export-to writes configs into the folder --out; give both")
     if out is not None:
         written = Study(study).export_design(out, export_to, count=following)
-        answer(written.to_dict(), as_json, lambda: show_interop.planned(written, study))
+        answer(written.to_dict(), as_json, lambda: show_interop.planned(written))
         return
     if following is not None:
         found = Study(study).ask(following)

@@ -12,6 +12,15 @@ import typer
 from mixlaw.errors import MixtureError
 from mixlaw.mixture import Mixture
 
+
+def a_path(text: str) -> Path:
+    """Raises: typer.BadParameter: no text, as of a shell variable that is not set; it would be the
+    working directory."""
+    if not text:
+        raise typer.BadParameter("it is empty; name a folder ('.' for this one)")
+    return Path(text)
+
+
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder or YAML file of a study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON only.")]
 

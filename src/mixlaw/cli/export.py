@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from mixlaw.cli import show_interop
-from mixlaw.cli.arguments import Json, StudyPath, answer, parse_mixture
+from mixlaw.cli.arguments import Json, StudyPath, a_path, answer, parse_mixture
 from mixlaw.errors import StudyError
 from mixlaw.interop.exporters import EXPORTERS
 from mixlaw.study import Study, exporting
@@ -24,7 +25,12 @@ def export(
         typer.Option(help=f"The trainer: {', '.join(EXPORTERS)}; default: as the study says."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the files; default: export/TRAINER in the study.")
+        Path | None,
+        typer.Option(
+            parser=a_path,
+            metavar="FOLDER",
+            help="Folder of the files; default: export/TRAINER in the study.",
+        ),
     ] = None,
     mixture: Annotated[
         str | None,
@@ -38,6 +44,13 @@ def export(
         bool,
         typer.Option("--staged", help="Its best one of stages instead, recommended or not."),
     ] = False,
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            help="With --schedule or --staged: one stage, from 1, as the mixture of its part of "
+            "the run, for trainers without schedules."
+        ),
+    ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,6 +85,12 @@ def export(
         documents=document_tokens or [],
     )
     choice = _choice(opened, mixture, baseline, schedule=schedule, staged=staged)
+    if stage is not None:
+        if not (schedule or staged):
+            raise StudyError("--stage is one of a schedule; give --schedule or --staged beside it")
+        choice = choice.only(stage)
+    if train_tokens is not None and not math.isfinite(train_tokens):
+        raise StudyError(f"--train-tokens {train_tokens} is no finite number")
     tokens = None if train_tokens is None else round(train_tokens)
     found = exporting.export(opened, choice, to, out=out, train_tokens=tokens, settings=settings)
     data = {"folder": str(found.folder), **found.to_dict()}
@@ -84,12 +103,12 @@ def _choice(
     """Raises: StudyError: several were asked for."""
     asked = {"--mixture": mixture, "--baseline": baseline, "--schedule": schedule}
     asked |= {"--staged": staged}
-    given = [option for option, value in asked.items() if value]
+    given = [option for option, value in asked.items() if value is not None and value is not False]
     if len(given) > 1:
         raise StudyError(f"{' and '.join(given)} name different mixtures; give one of them")
-    if mixture:
+    if mixture is not None:
         return exporting.given(study, parse_mixture(mixture))
-    if baseline:
+    if baseline is not None:
         return exporting.baseline(study, baseline)
     if schedule or staged:
         return exporting.scheduled(study, staged=staged)
@@ -110,9 +129,16 @@ def _settings(
     given: dict[str, Any] = {}
     for text in paths:
         name, found = _sides(text, domains)
+        if name is not None and not found:
+            raise StudyError(f"--path {text!r} gives no path")
         if name is not None:
             by_domain.setdefault(name, []).append(found)
-        elif DOMAIN in text and "pattern" not in given:
+        elif DOMAIN in text and "pattern" in given:
+            raise StudyError(
+                f"--path {text!r} is a second pattern for all domains, beside "
+                f"{given['pattern']!r}; give one, and DOMAIN=PATH for the others"
+            )
+        elif DOMAIN in text:
             given["pattern"] = text
         else:
             raise StudyError(
@@ -126,6 +152,8 @@ def _settings(
             raise StudyError(
                 f"--document-tokens {text!r} is not DOMAIN=TOKENS, with one of {list(domains)}"
             )
+        if name in lengths:
+            raise StudyError(f"--document-tokens names {name!r} twice; give it one number")
         lengths[name] = found
     try:
         return ExportConfig(

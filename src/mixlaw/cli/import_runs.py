@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mixlaw.cli import show_interop
-from mixlaw.cli.arguments import Json, answer
+from mixlaw.cli.arguments import Json, a_path, answer
 from mixlaw.errors import StudyError
 from mixlaw.interop import IMPORTERS, Hints
 from mixlaw.study.import_config import read_columns
-from mixlaw.study.importing import Request, import_into
+from mixlaw.study.importing import Request, import_again, import_into
 
 
 def import_runs(
@@ -20,13 +21,17 @@ def import_runs(
         list[str] | None,
         typer.Argument(
             metavar="SOURCES",
-            help="Files, folders or addresses (wandb://entity/project); none: the last import "
-            "into the study again.",
+            help="Files, folders or addresses (wandb://entity/project); none: all that the study "
+            "imported before, again.",
         ),
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option(metavar="STUDY", help="A study, or a folder for a new one; else only look."),
+        typer.Option(
+            parser=a_path,
+            metavar="STUDY",
+            help="A study, or a folder for a new one; else only look.",
+        ),
     ] = None,
     kind: Annotated[
         str | None,
@@ -48,7 +53,8 @@ def import_runs(
         str | None, typer.Option(help="Training tokens: a column, or a number.")
     ] = None,
     tokens_per_step: Annotated[
-        str | None, typer.Option(help="Tokens of a step, where steps are logged: the same.")
+        str | None,
+        typer.Option(help="Tokens of a step, where steps are logged: a column, or a number."),
     ] = None,
     seed_column: Annotated[str | None, typer.Option(help="Column of seeds.")] = None,
     unit: Annotated[
@@ -73,27 +79,34 @@ def import_runs(
 ) -> None:
     """Import finished runs: tables, W&B, TensorBoard, MLflow, Trackio, lm-eval, Olmix, RegMix.
 
-    Without --into it shows what would be read, and writes nothing.
+    Without --into it shows what would be read, and writes nothing. With it the runs go into the
+    study's table: rows of runs that it has are replaced, target by target, and other runs stay.
+    How they were read stands in import.yaml, which may be edited.
     """
     hints = Hints(
         mixture=mixture,
         targets=tuple(target or ()),
         run=run,
-        num_params=_column_or_number(num_params),
-        train_tokens=_column_or_number(train_tokens),
-        tokens_per_step=_column_or_number(tokens_per_step),
+        num_params=_column_or_number("--num-params", num_params),
+        train_tokens=_column_or_number("--train-tokens", train_tokens),
+        tokens_per_step=_column_or_number("--tokens-per-step", tokens_per_step),
         seed=seed_column,
         unit=unit,
         checkpoints=checkpoints,
         rename=_renames(rename or []),
     )
     request = _request(sources or [], hints, kind=kind, columns=columns, design=design)
+    if into is not None and request is None:
+        repeated = import_again(into)
+        data = [show_interop.import_json(done) for done in repeated]
+        answer(data, as_json, lambda: show_interop.repeated(repeated))
+        return
+    if request is None:
+        raise StudyError("nothing to import: name the sources, or --into STUDY to repeat an import")
     if into is not None:
         done = import_into(into, request)
         answer(show_interop.import_json(done), as_json, lambda: show_interop.taken(done))
         return
-    if request is None:
-        raise StudyError("nothing to import: name the sources, or --into STUDY to repeat an import")
     found = request.read()
     answer(show_interop.look_json(found), as_json, lambda: show_interop.look(found))
 
@@ -106,7 +119,9 @@ def _request(
     columns: Path | None,
     design: Path | None,
 ) -> Request | None:
-    """None to repeat the last import. Raises: StudyError: options that would do nothing."""
+    """None to repeat what was imported. Raises: StudyError: options that would do nothing."""
+    if "" in sources:
+        raise StudyError("a source is empty; name a file, a folder or an address")
     said = hints != Hints()
     if not sources:
         if said or kind or columns or design:
@@ -124,13 +139,17 @@ def _request(
     return Request(tuple(sources), kind, given, hints, design)
 
 
-def _column_or_number(text: str | None) -> str | float | None:
+def _column_or_number(option: str, text: str | None) -> str | float | None:
+    """Raises: StudyError: a number that counts nothing."""
     if text is None:
         return None
     try:
-        return float(text.replace("_", ""))
+        number = float(text.replace("_", ""))
     except ValueError:
-        return text
+        number = None
+    if text == "" or (number is not None and not 0 < number < math.inf):
+        raise StudyError(f"{option} {text!r} is neither a column nor a finite number above 0")
+    return text if number is None else number
 
 
 def _renames(given: list[str]) -> dict[str, str]:

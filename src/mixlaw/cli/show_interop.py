@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mixlaw.interop.handover import DOCUMENT
 from mixlaw.report.schedule_words import stage_names
 from mixlaw.report.words import plain, short_count
 from mixlaw.runs import FAILED, RunTable, higher_is_better
+from mixlaw.study.taking import some
 
 if TYPE_CHECKING:
     from mixlaw.interop import Imported
@@ -42,9 +43,10 @@ def import_json(done: Outcome) -> dict[str, Any]:
     """All that became of an import."""
     return {
         **look_json(done.imported),
-        "study": str(done.file),
+        "study": str(done.study.file),
         "new_study": done.new,
         "changed_inputs": list(done.inputs),
+        "gone": list(done.gone),
         "taken": done.taken.to_dict(),
     }
 
@@ -57,17 +59,40 @@ def look(found: Imported) -> None:
     line("nothing is written. If this is right, add: --into STUDY (a study, or a new folder)")
 
 
+def repeated(done: Sequence[Outcome]) -> None:
+    """What became of all imports of a study."""
+    for one in done:
+        heading(plain(", ".join(one.imported.sources)))
+        _became(one)
+    _next(done[-1])
+
+
 def taken(done: Outcome) -> None:
     """What was imported, and what became of it."""
+    _became(done)
+    _next(done)
+
+
+def _became(done: Outcome) -> None:
     found, became = done.imported, done.taken
-    folder = done.file.parent
     if done.new:
         _columns(found)
     for change in done.inputs:
         line(f"files {plain(change)}")
     notes([plain(note) for note in (*found.notes, *became.notes)])
-    parts = [f"{len(became.added)} runs are new"]
+    if done.gone:
+        some_runs = plain(some(done.gone))
+        notes(
+            [
+                f"{len(done.gone)} runs that were there before are not there now ({some_runs}), "
+                "and stay in the study; to drop them, delete their rows of "
+                f"{done.study.config.table}"
+            ]
+        )
+    added = len(became.added)
+    parts = ["1 run is new" if added == 1 else f"{added} runs are new"]
     parts += [f"{len(became.changed)} replaced"] if became.changed else []
+    parts += [f"{len(became.completed)} completed"] if became.completed else []
     parts += [f"{len(became.same)} as before"] if became.same else []
     parts += [f"{len(became.kept)} others kept"] if became.kept else []
     line(f"{', '.join(parts)}: {_counts(became.runs)}")
@@ -75,12 +100,17 @@ def taken(done: Outcome) -> None:
         line(f"{became.answered} of the runs that were asked for have arrived")
     if done.new:
         line(
-            f"wrote {done.file}: its objective is a first guess, read it; and import.yaml beside it"
+            f"wrote {done.study.file}: its objective is a first guess, read it; and import.yaml "
+            "beside it"
         )
-    if all(map(higher_is_better, became.runs.targets)):
+
+
+def _next(done: Outcome) -> None:
+    study = shlex.quote(str(done.study.home))
+    if all(map(higher_is_better, done.taken.runs.targets)):
         notes(["these runs have scores alone: a fit needs a loss of each run beside them"])
     else:
-        line(f"next: mixlaw fit {folder}, mixlaw optimize {folder}")
+        line(f"next: mixlaw fit {study}, mixlaw optimize {study}")
 
 
 def _columns(found: Imported) -> None:
@@ -167,7 +197,7 @@ def _count(tokens: float | None) -> str:
     return f"{tokens:,.0f}" if tokens < 1e7 else short_count(tokens)
 
 
-def planned(found: ExportedDesign, study: Path) -> None:
+def planned(found: ExportedDesign) -> None:
     """Which runs have a config now, or why none."""
     if found.plan is not None:
         show_plans.plan(found.plan)
@@ -177,9 +207,11 @@ def planned(found: ExportedDesign, study: Path) -> None:
     rows = [[run.config, _count(run.num_params), _count(run.train_tokens)] for run in found.runs]
     table(["config", "params", "tokens"], rows, title=f"{len(rows)} runs for {found.to}")
     notes([plain(note) for note in found.notes])
-    folder = shlex.quote(str(found.folder))
+    folder, into = (shlex.quote(str(path)) for path in (found.folder, found.into))
     line(f"wrote {found.folder}. Train each run under the name of its folder, then:")
-    line(f"  mixlaw import RESULTS --design {folder} --into {shlex.quote(str(study))}")
+    line(f"  mixlaw import RESULTS --design {folder} --into {into}")
+    if found.folder == found.into:
+        line("its study.yaml asks what this study asks, of the results of the other trainer")
     if found.how:
         heading(f"use {found.runs[0].config}")
         for text in found.how.splitlines():

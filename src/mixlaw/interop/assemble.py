@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -9,19 +10,31 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import MixtureError, RunTableError
-from mixlaw.interop.checkpoints import STEP, rows_of
+from mixlaw.interop.checkpoints import (
+    AXIS,
+    COUNTED,
+    EARLY,
+    OPEN,
+    STAGE,
+    STEP,
+    STOPPED,
+    is_of_steps,
+    rows_of,
+    unfinished,
+)
 from mixlaw.interop.columns import ALL, Columns
-from mixlaw.interop.frame import Frame, objects, plural
-from mixlaw.interop.guess import run_parts
+from mixlaw.interop.frame import Frame, joint_codes, number_of, objects, plural
 from mixlaw.interop.logged import LoggedRun
 from mixlaw.interop.proportions import Mixtures
+from mixlaw.interop.roles import STATUSES
 from mixlaw.interop.rows import Rows, checkpoints, listed, merged, refuse_mixed_runs
-from mixlaw.interop.targets import bare, check_target, no_such, values_of
+from mixlaw.interop.targets import bare, check_target, no_such, run_parts, values_of
 from mixlaw.mixture import check_names
 from mixlaw.runs import DONE, FAILED, MISSING, SWARM, RunTable, higher_is_better
 
 Planned = Mapping[str, Mapping[str, Any]]
 
+_SEEDS = 2**63
 _AVAILABLE, _START = "available_tokens/", "start/"
 
 
@@ -51,8 +64,8 @@ class _Assembly:
     def __init__(self, frame: Frame, columns: Columns, planned: Planned):
         self.frame, self.columns, self.planned = frame, columns, planned
         self.notes = list(frame.notes)
-        self.values = self._values()
         self.status = self._status()
+        self.values = self._values()
         self.run, self.plan = self._runs()
 
     def table(self) -> tuple[RunTable, tuple[str, ...]]:
@@ -69,13 +82,15 @@ class _Assembly:
             check_names(mixtures.domains)
         except MixtureError as error:
             raise RunTableError(str(error)) from error
-        tokens, step = self._progress()
+        num_params = self._filled("num_params", self.columns.num_params)
+        tokens, step = self._progress(num_params)
+        self._note_nameless(shares, tokens, step)
         given = self.frame.table and not self.frame.logged
         table = RunTable(
             domains=mixtures.domains,
             targets=tuple(self.columns.targets),
             weights=shares,
-            num_params=self._filled("num_params", self.columns.num_params),
+            num_params=num_params,
             train_tokens=tokens,
             available_tokens=self._available(mixtures.domains, tokens),
             values=self.values,
@@ -90,10 +105,10 @@ class _Assembly:
         )
         rows = Rows(table, step, self.frame.place)
         refuse_mixed_runs(rows)
-        rows, note = merged(rows)
+        rows, repeated = merged(rows)
         every = self.columns.checkpoints == ALL
         rows, notes = checkpoints(rows, every=every, given=given)
-        return rows.table, (*self.notes, *([note] if note else []), *notes)
+        return rows.table, (*self.notes, *repeated, *notes)
 
     def _values(self) -> np.ndarray:
         """(n, T), NaN where a target was not measured.
@@ -107,6 +122,7 @@ class _Assembly:
             if column not in frame.columns and bare(column) != column
         ]
         values = np.stack([values_of(frame, t, c) for t, c in columns.items()], axis=1)
+        values = self._without_infinities(values)
         for j, target in enumerate(columns):
             zero = higher_is_better(target)
             found = values[:, j]
@@ -120,15 +136,29 @@ class _Assembly:
                 )
         return values
 
+    def _without_infinities(self, values: np.ndarray) -> np.ndarray:
+        """(n, T) values, where those of failed runs that are not finite are none, with a note."""
+        endless = np.isinf(values) & (self.status != DONE)[:, None]
+        if endless.any():
+            count = int(endless.any(axis=1).sum())
+            self.notes.append(f"{plural(count, 'failed row')} with infinite values: left empty")
+        return np.where(endless, np.nan, values)
+
     def _status(self) -> np.ndarray:
-        """(n,) text. Raises: RunTableError: none of those that there are."""
-        status = self.frame.status
-        if (named := self.columns.others.get("status")) is not None:
-            found = self.frame.texts(self._column(named, "for the status"))
-            status = objects([DONE if cell is None else cell for cell in found])
-        if bad := sorted(set(status.tolist()) - {DONE, FAILED, MISSING}):
-            raise RunTableError(f"status {bad} is unknown; use {DONE!r}, {FAILED!r} or {MISSING!r}")
-        return status
+        """(n,) text. Raises: RunTableError: a word that is not known."""
+        frame, named = self.frame, self.columns.others.get("status")
+        if named is None:
+            return frame.status
+        found = frame.texts(self._column(named, "for the status")).tolist()
+        out = [DONE if cell is None else STATUSES.get(cell.strip().lower()) for cell in found]
+        if None in out:
+            i = out.index(None)
+            raise RunTableError(
+                f"{frame.place(i)}: {named} is {found[i]!r}, which says neither that the run is "
+                f"done nor that it failed; write {DONE!r}, {FAILED!r} or {MISSING!r}, leave out a "
+                "run that still trains, or give the column another name"
+            )
+        return objects(out)
 
     def _runs(self) -> tuple[np.ndarray, list[Mapping[str, Any]]]:
         """(n,) ids of the runs, planned names where they match, and what was planned of each."""
@@ -187,17 +217,71 @@ class _Assembly:
         if begun.any() and not begun.all():
             self._leave_out(begun, f"{plural(int(begun.sum()), 'row')} at step 0 left out")
 
-    def _progress(self) -> tuple[np.ndarray, np.ndarray]:
+    def _progress(self, num_params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) tokens seen, and steps; NaN where they are not known."""
         columns, frame = self.columns, self.frame
         step = np.full(len(frame), np.nan)
         for name in (columns.step, STEP):
             if name is not None and name in frame.columns:
                 step = frame.numbers(name, counts=True)
-        tokens = self._filled("train_tokens", columns.train_tokens)
+        counted = np.full(len(frame), np.nan)
+        total = self._positive("train_tokens", columns.train_tokens)
         if columns.train_tokens is None and columns.tokens_per_step is not None:
-            tokens = step * self._positive("tokens_per_step", columns.tokens_per_step)
-        return tokens, step
+            of_steps = np.array([is_of_steps(a) for a in self._cells(AXIS, default="step")], bool)
+            per_step = self._positive("tokens_per_step", columns.tokens_per_step)
+            counted = np.where(of_steps, step * per_step, np.nan)
+            if (~of_steps).any():
+                axes = listed(map(str, self._cells(AXIS)[~of_steps]))
+                self.notes.append(f"--tokens-per-step says nothing of targets over {axes}")
+        elif COUNTED in frame.columns:
+            of_series = frame.numbers(COUNTED) == 1
+            counted, total = np.where(of_series, total, np.nan), np.where(of_series, np.nan, total)
+        planned = np.array([float(cells.get("train_tokens") or np.nan) for cells in self.plan])
+        total = np.where(np.isnan(total), planned, total)
+        total[~np.isnan(counted)] = np.nan  # what was counted stands
+        total[~self._whole(total, num_params, step)] = np.nan
+        return np.where(np.isnan(counted), total, counted), step
+
+    def _whole(self, total: np.ndarray, num_params: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """(n,) whether a run has seen all tokens of its setting or plan, with notes of those that
+        have not; rows of a table have."""
+        whole = np.ones(len(total), bool)
+        if STAGE not in self.frame.columns:
+            return whole
+        labels = zip(total.tolist(), map(str, num_params), self._cells(AXIS), strict=True)
+        reasons = unfinished(list(labels), step, self._cells(STAGE))
+        if not isinstance(self.columns.train_tokens, str | None):
+            del reasons[STOPPED], reasons[OPEN]  # the user says it of all runs
+        for why, rows in reasons.items():
+            whole &= ~rows
+            told = rows & ~np.isnan(total) & (self.status == DONE)
+            if told.any():
+                remedy = "" if why == EARLY else ", or give their number with --train-tokens"
+                self.notes.append(
+                    f"{plural(int(told.sum()), 'row')} without train_tokens, for the tokens of a "
+                    f"setting or plan are those of the end, and {why}: {listed(self.run[told])}; "
+                    f"count them with --tokens-per-step{remedy}"
+                )
+        return whole
+
+    def _note_nameless(self, shares: np.ndarray, tokens: np.ndarray, step: np.ndarray) -> None:
+        """A note where rows may be checkpoints, and nothing says of which runs."""
+        if not self.frame.table or self.columns.run is not None:
+            return
+        mixture = np.unique(shares.round(9), axis=0, return_inverse=True)[1].reshape(-1)
+        along = np.nan_to_num(np.where(np.isnan(tokens), step, tokens), nan=-1.0)
+        point = np.unique(along, return_inverse=True)[1].reshape(-1)
+        if mixture.max() < joint_codes([mixture, point]).max():
+            self.notes.append(
+                "one mixture at several tokens or steps, and no column that names the runs: each "
+                "row was taken as a run of its own; if they are checkpoints, name their runs with "
+                "--run"
+            )
+
+    def _cells(self, name: str, default: Any = None) -> np.ndarray:
+        """(n,) objects: a column that logged runs may have."""
+        cells = self.frame.columns.get(name, np.full(len(self.frame), None, object))
+        return objects([default if cell is None else cell for cell in cells.tolist()])
 
     def _filled(self, name: str, column: str | float | None) -> np.ndarray:
         """(n,) counts above zero as logged, or else as planned; NaN where neither is."""
@@ -223,19 +307,23 @@ class _Assembly:
     def _seeds(self) -> np.ndarray:
         """(n,) whole numbers, 0 where none is known. Raises: RunTableError: others."""
         column, frame = self.columns.seed, self.frame
-        found = np.full(len(frame), np.nan)
+        found: list[Any] = [column] * len(frame)
         if isinstance(column, str):
-            found = frame.numbers(self._column(column, "for the seed"))
-        elif column is not None:
-            found[:] = column
-        planned = np.array([float(cells.get("seed") or 0) for cells in self.plan])
-        found = np.where(np.isnan(found), planned, found)
-        if (wrong := np.flatnonzero(~np.isfinite(found) | (found != np.floor(found)))).size:
-            i = int(wrong[0])
-            raise RunTableError(
-                f"{frame.place(i)}: {column} is {found[i]:g}; a seed must be a whole number"
-            )
-        return found.astype(np.int64)
+            found = frame.columns[self._column(column, "for the seed")].tolist()
+        seeds = [int(cells.get("seed") or 0) for cells in self.plan]
+        for i, cell in enumerate(found):
+            if cell is None or (number := number_of(cell)) != number:
+                continue
+            # As whole numbers throughout: a float would round those beyond 2**53.
+            text = str(cell).strip()
+            whole = int(text) if re.fullmatch(r"[+-]?\d{1,20}", text) else number
+            if whole is None or not -_SEEDS <= whole < _SEEDS or whole % 1:
+                raise RunTableError(
+                    f"{frame.place(i)}: {column} is {text[:40]}; a seed must be a whole number of "
+                    "64 bits with a sign"
+                )
+            seeds[i] = int(whole)
+        return np.array(seeds, np.int64)
 
     def _texts(self, name: str, usual: np.ndarray) -> np.ndarray:
         """(n,) a further column of texts, as usual where a cell is empty."""

@@ -15,6 +15,23 @@ LAST, ALL = "last", "all"
 """Which checkpoints of a run become rows."""
 
 
+_NAMES, _ONE_OR_NAMES, _ONE, _NUMBER = "names", "one or names", "one", "number"
+_KINDS = {
+    **dict.fromkeys(("targets", "others", "rename"), _NAMES),
+    **dict.fromkeys(("num_params", "train_tokens", "tokens_per_step", "seed"), _NUMBER),
+    **dict.fromkeys(("run", "step"), _ONE),
+    "mixture": _ONE_OR_NAMES,
+}
+_KIND_NAMES = {
+    _NAMES: "a mapping of names to columns",
+    _ONE_OR_NAMES: "a column, or a mapping of domains to columns",
+    _ONE: "a column",
+    _NUMBER: "a column, or a number",
+}
+_OTHERS = ("schedule", "rewarm", "status", "label", "role")
+_PREFIXES = ("available_tokens/", "start/")
+
+
 @dataclass(frozen=True)
 class Columns:
     """What is read from where; shown to the user, kept in the study, and read from there again.
@@ -57,6 +74,17 @@ class Columns:
     rename: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        for name, kinds in _KINDS.items():
+            if not _is_of(getattr(self, name), kinds):
+                raise RunTableError(
+                    f"{name} is {getattr(self, name)!r:.80}; it must be {_KIND_NAMES[kinds]}"
+                )
+        for name in self.others:
+            if name not in _OTHERS and not name.startswith(_PREFIXES):
+                raise RunTableError(
+                    f"others has {name!r}; known are {', '.join(_OTHERS)} and names that begin "
+                    f"with {' or '.join(_PREFIXES)}"
+                )
         for name, known in (
             ("unit", (SHARES, PERCENT, RELATIVE)),
             ("checkpoints", (LAST, ALL)),
@@ -90,4 +118,17 @@ class Columns:
         try:
             return cls(**{"mixture": {}, **data})
         except TypeError as error:
-            raise RunTableError(f"{dict(data)!r} names no columns: {error}") from error
+            raise RunTableError(f"{data!r:.80} names no columns: {error}") from error
+
+
+def _is_of(found: Any, kind: str) -> bool:
+    """Whether what was said is of a kind, as a file may not be."""
+    if kind == _NAMES or (kind == _ONE_OR_NAMES and isinstance(found, Mapping)):
+        return isinstance(found, Mapping) and all(
+            isinstance(part, str) for item in found.items() for part in item
+        )
+    if isinstance(found, str) or (found is None and kind != _ONE_OR_NAMES):
+        return True
+    if isinstance(found, bool) or kind in (_ONE, _ONE_OR_NAMES):
+        return False
+    return kind == _NUMBER and isinstance(found, int | float)

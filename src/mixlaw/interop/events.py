@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixlaw.interop.logged import STEPS
 from mixlaw.interop.wire import fields, float32, float64, integer, raw, signed, text, varint
 
 FAILURE = 2
@@ -36,35 +37,46 @@ class Event:
 
     Attributes:
         restarts: what came at this step or later, before this event, is void.
+        counts: whether any scalar was logged here over steps, of use or not.
     """
 
     step: int = 0
     restarts: bool = False
+    counts: bool = False
     scalars: list[tuple[str, float]] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
     session: Session | None = None
 
 
 class EventReader:
-    """Reads events, remembering how those with a single scalar look: nearly all of most files."""
+    """Reads events, remembering how those with a single scalar look: nearly all of most files.
+
+    Attributes:
+        end: the last step of scalars over steps, of use or not, for the caller to keep.
+    """
 
     def __init__(self, wants: Callable[[str], bool]):
         """wants: whether a scalar of this tag is of use."""
+        self.end = 0
         self._wants = wants
-        self._alone: dict[bytes, str | None] = {}
+        self._alone: dict[bytes, tuple[str, bool]] = {}  # "" if of no use; whether it counts
 
     def read(self, data: bytes) -> Event | None:
-        """An event; None when it holds nothing of use. Large values are stepped over, not read.
+        """An event; None when it holds nothing of use, nor a scalar at a later step than `end`.
+        Large values are stepped over, not read.
 
         Raises: ValueError: it is damaged.
         Source: the .proto files of tensorboard.compat.proto, and of its plugin "hparams".
         """
         if data[9:10] == b"\x10":  # the step, right after the time
             step, at = varint(data, 10)
-            if (tag := self._alone.get(data[at:-4], "")) is None:
-                return None
-            if tag:
-                return Event(signed(step), scalars=[(tag, _FLOAT.unpack(data[-4:])[0])])
+            if (known := self._alone.get(data[at:-4])) is not None:
+                tag, counts = known
+                if tag:
+                    number = _FLOAT.unpack(data[-4:])[0]
+                    return Event(signed(step), counts=counts, scalars=[(tag, number)])
+                later = counts and signed(step) > self.end
+                return Event(signed(step), counts=True) if later else None
         event, useful = Event(), False
         for number, value in fields(data):
             if number == 2:
@@ -74,7 +86,7 @@ class EventReader:
             elif number == 5:
                 for inner, part in fields(raw(value)):
                     useful |= inner == 1 and self._take(event, raw(part))
-        return event if useful else None
+        return event if useful or (event.counts and event.step > self.end) else None
 
     def _take(self, event: Event, value: memoryview) -> bool:
         """Add a value of a summary to its event. Returns: whether it is of use."""
@@ -100,12 +112,21 @@ class EventReader:
             if plugin in ("", "scalars") and kind in _NUMBERS:
                 simple = _number(kind, tensor)
         wanted = simple is not None and self._wants(tag)
+        counts = simple is not None and axis_of(tag) == STEPS
+        event.counts |= counts
         if simple is not None and len(value) < _SHORT:
-            self._alone[_before_number(tag)] = tag if wanted else None
+            self._alone[_before_number(tag)] = tag if wanted else "", counts
         if simple is None or not wanted:
             return False
         event.scalars.append((tag, simple))
         return True
+
+
+def axis_of(tag: str) -> str:
+    """What the steps of a tag are: Megatron-LM's "lm loss vs samples" lies over samples, and
+    Keras's "evaluation_loss_vs_iterations" over iterations, while its others lie over epochs."""
+    _, versus, axis = tag.replace("_vs_", " vs ").rpartition(" vs ")
+    return axis if versus else STEPS
 
 
 def _before_number(tag: str) -> bytes:

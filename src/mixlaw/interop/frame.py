@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from mixlaw.runs import DONE
 
 _MISSING = {"", "NA", "N/A", "na", "n/a", "NULL", "null", "None", "none", "-", "NaN", "nan", "<NA>"}
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 _EXACT = 2**53
 
 
@@ -58,6 +60,12 @@ class Frame:
         """
         if isinstance(source := place, str):
             place = lambda i: f"{source}, row {i + 1}"  # noqa: E731
+        for name in columns:
+            if not name.isprintable():
+                raise RunTableError(
+                    f"{place(0)}: the column {name[:80]!r} has a line break or the like in its "
+                    "name; name it otherwise"
+                )
         num_rows = len(next(iter(columns.values()), ()))
         if not num_rows:
             raise RunTableError(
@@ -125,10 +133,17 @@ class Frame:
                 self._known[name] = numbers, None in found
         return self._known[name]
 
+    def holds_counts(self, name: str) -> bool:
+        """Whether a cell is a number, or a count such as "30M"."""
+        cells = self.columns[name]
+        if cells.dtype != object:
+            return not np.isnan(cells).all()
+        return any(count is not None and count == count for count in map(count_of, cells))
+
     def numbers(self, name: str, *, counts: bool = False) -> np.ndarray:
         """(n,) a column as numbers, NaN where a cell is empty.
 
-        Args: counts: whether "30M" or "1.5B" is a number, too.
+        Args: counts: whether "30M", "1.5B" or "1,000,000" is a number, too.
         Raises: RunTableError: text, with its place.
         """
         cells = self.columns[name]
@@ -138,9 +153,7 @@ class Frame:
         for i, cell in enumerate(cells):
             if cell is None:
                 continue
-            found = number_of(cell)
-            if found is None and counts:
-                found = _count_of(cell)
+            found = count_of(cell) if counts else number_of(cell)
             if found is None:
                 comma = isinstance(cell, str) and "," in cell
                 raise RunTableError(
@@ -202,10 +215,16 @@ def objects(cells: Sequence[Any]) -> np.ndarray:
     return out
 
 
-def packed(cells: Sequence[Any], *, decimal_comma: bool = False) -> np.ndarray:
+def packed(
+    cells: Sequence[Any], *, decimal_comma: bool = False, as_text: bool = False
+) -> np.ndarray:
     """Cells as a column: numbers where all are, else as they are; None where there is no value.
 
     Text is a number only if it says nothing more: "007" and ids too long for a float stay text.
+
+    Args:
+        decimal_comma: whether "0,5" is a number.
+        as_text: whether text stays as it is: the run "1.10" is not the run "1.1".
     """
     kinds = set(map(type, cells))
     if not kinds <= {int, float, str, type(None)}:
@@ -217,9 +236,11 @@ def packed(cells: Sequence[Any], *, decimal_comma: bool = False) -> np.ndarray:
         except OverflowError:
             return objects(list(map(str, cells)))
     if kinds <= {int, float, type(None)}:
+        if int in kinds and any(type(cell) is int and abs(cell) >= _EXACT for cell in cells):
+            return objects([str(cell) if type(cell) is int else cell for cell in cells])
         return np.array([np.nan if cell is None else cell for cell in cells], float)
     if kinds <= {str, type(None)}:
-        found = _numbers_in(cells, decimal_comma)
+        found = None if as_text else _numbers_in(cells, decimal_comma)
         if found is not None:
             return found
         same: dict[str, str] = {}
@@ -243,15 +264,30 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def number_of(cell: Any) -> float | None:
     """A number, of any type or as text, NaN for what tables write where there is none; None: it is
-    no number."""
+    no number, as "3_1", which Python would read as one."""
     if isinstance(cell, bool):
         return None
-    if isinstance(cell, str) and cell in _MISSING:
-        return math.nan
+    if isinstance(cell, str):
+        if cell in _MISSING:
+            return math.nan
+        if "_" in cell:
+            return None
     try:
         return float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def count_of(cell: Any) -> float | None:
+    """The same, of what may also be written as "30M", "1.5B" or "1,000,000"."""
+    if (found := number_of(cell)) is not None:
+        return found
+    text = str(cell).strip().lower()
+    if _THOUSANDS.fullmatch(text):
+        return float(text.replace(",", ""))
+    factor = _SUFFIXES.get(text[-1:])
+    found = number_of(text[:-1])
+    return None if factor is None or found is None else found * factor
 
 
 def text_of(cell: Any) -> str | None:
@@ -274,14 +310,6 @@ def opened(cell: Any) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return cell
-
-
-def _count_of(cell: Any) -> float | None:
-    """ "30M" -> 3e7."""
-    text = str(cell).strip().lower()
-    factor = _SUFFIXES.get(text[-1:])
-    found = number_of(text[:-1])
-    return None if factor is None or found is None else found * factor
 
 
 def _is_missing(cell: Any) -> bool:
@@ -313,8 +341,8 @@ def _numbers_in(cells: Sequence[str | None], decimal_comma: bool) -> np.ndarray 
         if not decimal_comma:
             return None
         return _numbers_in([cell and cell.replace(",", ".") for cell in cells], False)
-    if not np.isfinite(values).all() or any("_" in cell for cell in known[:1]):
-        # "1e999", an id that happens to be a number, is kept as it is; so is "inf".
+    if not np.isfinite(values).all() or any("_" in cell for cell in known):
+        # "1e999", an id that happens to be a number, is kept as it is; so are "inf" and "3_1".
         return None
     whole = bool((values == np.floor(values)).all())
     if whole:
@@ -343,7 +371,7 @@ def _opened(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         known: dict[str, dict[str, Any]] = {}
         entries = []
         for cell in cells:
-            key = cell if isinstance(cell, str) else json.dumps(cell, default=str)
+            key = cell if isinstance(cell, str) else repr(cell)
             if key not in known:
                 known[key] = {} if cell is None else flatten({name: opened(cell)})
             entries.append(known[key])

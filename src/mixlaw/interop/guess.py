@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from mixlaw.errors import RunTableError
 from mixlaw.interop import roles
 from mixlaw.interop.columns import ALL, LAST, RELATIVE, SHARES, Columns
-from mixlaw.interop.frame import Frame, number_of
+from mixlaw.interop.frame import Frame, count_of, number_of
 from mixlaw.interop.logged import LoggedRun
 from mixlaw.interop.mixtures import (
+    LEAST_ROWS,
     groups,
     is_share,
     matrix_of,
@@ -24,10 +26,16 @@ from mixlaw.interop.mixtures import (
     whole_columns,
     windows,
 )
-from mixlaw.interop.targets import bare, guess_targets, is_target, matches, no_such
-from mixlaw.runs import DONE, FAILED, MISSING
+from mixlaw.interop.rows import listed
+from mixlaw.interop.targets import bare, guess_targets, is_target, matches, no_such, run_parts
 
 _NAMES = ("name", "display_name", "run_name")
+_STATUS = ("status", "run_status")
+"""Columns that say whether a run failed, whatever words they hold; a "state" may be another."""
+_NOTED = 3
+"""Notes on what was read that an error repeats."""
+_SHOWN = 6
+"""Columns of which a message names all."""
 _LIKELY, _SURELY = 1, 2
 """Of `sureness`: the words may speak, or speak, of a mixture."""
 
@@ -71,7 +79,13 @@ def guess(
         be the mixture: with what there is.
     """
     frame = runs if isinstance(runs, Frame) else Frame.of_runs(runs)
-    return _Guess(frame, hints or Hints()).columns(planned)
+    try:
+        return _Guess(frame, hints or Hints()).columns(planned)
+    except RunTableError as error:
+        if not frame.notes:
+            raise
+        more = f" and {len(frame.notes) - _NOTED} more" if len(frame.notes) > _NOTED else ""
+        raise RunTableError(f"{error} (Noted: {'; '.join(frame.notes[:_NOTED])}{more})") from error
 
 
 class _Guess:
@@ -112,6 +126,8 @@ class _Guess:
     def _refuse_text(self) -> None:
         """Raises: RunTableError: text among the numbers of a table's targets or mixtures."""
         for name in self.frame.columns if self.frame.table else ():
+            if name.startswith("weight/") and not name.removeprefix("weight/").strip():
+                raise RunTableError(f"the column {name!r} names no domain; name it weight/<domain>")
             if self.frame.is_mixed(name) and (is_target(name) or is_share(name)):
                 self.frame.numbers(name)
 
@@ -119,18 +135,25 @@ class _Guess:
         """Columns, or numbers for all runs, of what is one number."""
         frame, hints = self.frame, self.hints
         counts: dict[str, Any] = {
-            "num_params": hints.num_params or roles.params_column(frame),
-            "train_tokens": hints.train_tokens or roles.tokens_column(frame),
-            "tokens_per_step": hints.tokens_per_step or roles.counted(frame, roles.TOKENS_PER_STEP),
-            "seed": roles.find(frame, roles.SEED) if hints.seed is None else hints.seed,
+            "num_params": _or(hints.num_params, lambda: roles.params_column(frame)),
+            "train_tokens": _or(hints.train_tokens, lambda: roles.tokens_column(frame)),
+            "tokens_per_step": _or(
+                hints.tokens_per_step, lambda: roles.counted(frame, roles.TOKENS_PER_STEP)
+            ),
+            "seed": _or(hints.seed, lambda: roles.find(frame, roles.SEED)),
             "step": roles.counted(frame, roles.STEPS) if frame.table else None,
         }
         for name, found in counts.items():
             if isinstance(found, str) and found not in frame.columns:
-                number = number_of(found)
+                number = (number_of if name == "seed" else count_of)(found)
                 if number is None or np.isnan(number):
                     raise RunTableError(no_such(found, frame.columns, f"for {name}"))
-                counts[name] = int(number) if name == "seed" else number
+                counts[name] = int(found) if name == "seed" and found.isdigit() else number
+            said = counts[name]
+            if name != "seed" and isinstance(said, int | float) and not 0 < said < np.inf:
+                raise RunTableError(
+                    f"{name} is said to be {found}; it must be a number above 0, or a column"
+                )
         if hints.tokens_per_step is not None and hints.train_tokens is None:
             counts["train_tokens"] = None
         if counts["train_tokens"] is not None:
@@ -142,15 +165,17 @@ class _Guess:
         frame = self.frame
         found = [c for c in frame.columns if c.startswith(("available_tokens/", "start/"))]
         found += [name for name in ("label", "role", "rewarm") if name in frame.columns]
-        if "status" in frame.columns:
-            kinds = set(frame.texts("status").tolist())
-            found += ["status"] * (kinds <= {DONE, FAILED, MISSING, None})
         if "schedule" in frame.columns:
             cells = [
                 cell for cell in frame.columns["schedule"].tolist() if isinstance(cell, list | str)
             ]
             found += ["schedule"] * any(isinstance(c, list) or c[:1] == "[" for c in cells)
-        return {name: name for name in found}
+        others = {name: name for name in found}
+        for name in roles.find_all(frame, roles.STATUS, self.taken):
+            words = {cell for cell in frame.texts(name) if cell is not None}
+            if roles.snake(name) in _STATUS or all(w.lower() in roles.STATUSES for w in words):
+                return others | {"status": name}
+        return others
 
     def _mixture(self, planned: bool) -> tuple[dict[str, str] | str, str]:
         """Where the mixture lies, and its unit.
@@ -163,8 +188,9 @@ class _Guess:
         if found is None:
             raise RunTableError(
                 "no columns are the shares of a mixture by their names or sums; say where they are "
-                "with --mixture, as in --mixture 'config.mixture.*' (* stands for the domain). "
-                f"{self._nearly()}There are {self._numbers()}"
+                "with --mixture, as in --mixture 'config.mixture.*' (* stands for the domain), or "
+                "give the folder of their design with --design. "
+                f"{self._nearly()}{self._hindered()}There are {self._numbers()}"
             )
         if isinstance(found, str):
             _, weights = matrix_of(self.frame, found, self.hints.rename)
@@ -175,13 +201,19 @@ class _Guess:
     def _said_mixture(self) -> dict[str, str] | str:
         """What the hint says. Raises: RunTableError: it fits no column."""
         said, frame = str(self.hints.mixture), self.frame
-        for pattern in (said, f"{said}.*", f"{said}/*") if "*" not in said else (said,):
+        patterns = (said, f"{said}.*", f"{said}/*")
+        if "*" in said:  # a tool may write a slash where another writes a dot
+            patterns = (said, said.replace(".*", "/*"), said.replace("/*", ".*"))
+        for pattern in patterns:
             if found := matches(pattern, frame.columns):
                 if "*" in pattern:
                     return {domain: column for column, domain in found.items()}
                 return said
-        if "," in said and all(part.strip() in frame.columns for part in said.split(",")):
-            return {part.strip(): part.strip() for part in said.split(",")}
+        parts = [part.strip() for part in said.split(",")]
+        if len(parts) > 1 and all(part in frame.columns for part in parts):
+            heads = [parts[0][: m.end()] for m in re.finditer(r"[/._:\-]", parts[0])]
+            shared = max((h for h in heads if all(p.startswith(h) for p in parts)), default="")
+            return {part.removeprefix(shared): part for part in parts}
         raise RunTableError(no_such(said, frame.columns, "for the mixture"))
 
     def _found_mixture(self) -> dict[str, str] | str | None:
@@ -201,7 +233,7 @@ class _Guess:
         if found := self._only(sums):
             return found
         if apart := windows(self.frame, self.taken):
-            return self._one([(", ".join(columns), columns) for columns in apart])
+            return self._one([(_shown(list(columns)), columns) for columns in apart])
         # Columns that are called a mixture and do not sum to one: what is wrong is said there.
         least = _LIKELY if self.hints.unit == RELATIVE else _SURELY + 1
         return self._only([(p, c) for p, c in named if sureness(p) >= least and self._positive(c)])
@@ -257,10 +289,23 @@ class _Guess:
                 )
         return ""
 
+    def _hindered(self) -> str:
+        """Why sums may not have said where the mixture is: a cell of text, or too few rows."""
+        frame = self.frame
+        for name in frame.columns if frame.table else ():
+            if name not in self.taken and frame.is_mixed(name):
+                try:
+                    frame.numbers(name, counts=True)
+                except RunTableError as error:
+                    return f"{error}. "
+        if len(frame) < LEAST_ROWS:
+            return f"Sums say nothing of fewer than {LEAST_ROWS} rows. "
+        return ""
+
     def _numbers(self) -> str:
         names = [n for n in self.frame.columns if n not in self.taken and self.frame.is_numeric(n)]
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        return f"{', '.join(names[:20])}{more}" if names else "no other columns of numbers"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        return f"{', '.join(names[:10])}{more}" if names else "no other columns of numbers"
 
     def _run(self, mixture: Mapping[str, str] | str, counts: Mapping[str, Any]) -> str | None:
         frame = self.frame
@@ -299,10 +344,11 @@ class _Guess:
         """Raises: RunTableError: two domains get one name."""
         out: dict[str, str] = {}
         for name, column in mixture.items():
-            new = self.hints.rename.get(name, name)
+            new = self.hints.rename.get(name, name.strip())
             if new in out:
+                said = "--rename makes" if self.hints.rename else "the names make"
                 raise RunTableError(
-                    f"--rename makes {new!r} of both {out[new]!r} and {column!r}; each domain "
+                    f"{said} {new!r} of both {out[new]!r} and {column!r}; each domain "
                     "needs a name of its own"
                 )
             out[new] = column
@@ -336,8 +382,20 @@ class _Guess:
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise RunTableError(
                     f"--rename {name}=...: the source has no such domain or target; {hint}it has "
-                    f"{', '.join(sorted(known)[:20])}"
+                    f"{listed(sorted(known))}"
                 )
+
+
+def _or(said: Any, otherwise: Callable[[], Any]) -> Any:
+    """What a hint says, be it 0; else what is guessed."""
+    return otherwise() if said is None else said
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Columns for a message: as --mixture takes them, but for a long list."""
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, ... {names[-1]} ({len(names)} columns)"
 
 
 def _plainness(pattern: str, columns: Mapping[str, str]) -> tuple[int, ...]:
@@ -347,25 +405,14 @@ def _plainness(pattern: str, columns: Mapping[str, str]) -> tuple[int, ...]:
     return min(sureness(pattern), _SURELY), -nested, sureness(pattern), -len(pattern)
 
 
-def run_parts(frame: Frame, run: str) -> list[str]:
-    """The columns that name a run: one, or those joined by "+".
-
-    Raises: RunTableError: there is none such.
-    """
-    parts = [run] if run in frame.columns else run.split("+")
-    for part in parts:
-        if part not in frame.columns:
-            raise RunTableError(no_such(part, frame.columns, "for the runs"))
-    return parts
-
-
 def content_of(frame: Frame, mixture: Mapping[str, str] | str) -> np.ndarray | None:
     """(n,) codes, equal where the mixtures of rows are; None without columns of mixtures."""
     if not mixture:
         return None
     if isinstance(mixture, str):
         return frame.codes(mixture)
-    cells = np.stack([np.nan_to_num(frame.numbers(c)) for c in mixture.values()], axis=1)
+    numbers = [np.nan_to_num(frame.numbers(c), posinf=-1.0) for c in mixture.values()]
+    cells = np.stack(numbers, axis=1)
     rows = np.ascontiguousarray(np.round(cells, 9) + 0.0)  # + 0.0: there is a zero below zero
     as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
     return np.unique(as_bytes, return_inverse=True)[1].reshape(-1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -47,6 +47,13 @@ class Handover:
     mean_document_tokens: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     name: str = "mixlaw"
+
+    def __post_init__(self):
+        for name in ("train_tokens", "sequence_length", "batch_sequences"):
+            if (given := getattr(self, name)) is not None and given < 1:
+                raise ExportError(f"{name} is {given}; it must be >= 1, or None: not known")
+        if self.seed < 0:
+            raise ExportError(f"the seed is {self.seed}; trainers take none below 0")
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -117,7 +124,7 @@ class Handover:
             hint = f" (one is given for {near[0]!r})" if near else ""
             raise ExportError(
                 f"{trainer} reads each domain from {what}, which is not known for "
-                f"{missing}{hint}; give --path {missing[0]}=..., or one pattern for all: "
+                f"{missing}{hint}; give --path {_word(missing[0])}=..., or one pattern for all: "
                 "--path '/data/{domain}'"
             )
         owners: dict[str, str] = {}
@@ -132,6 +139,11 @@ class Handover:
                     )
                 owners[path] = name
         return {name: tuple(self.paths[name]) for name in self.domains}
+
+
+def _word(name: str) -> str:
+    """As a shell takes it; in one line where it has none."""
+    return shlex.quote(name) if name.isprintable() else repr(name)
 
 
 @dataclass(frozen=True)
@@ -196,13 +208,14 @@ class ReadsBack(Protocol):
 def refuse_schedule(handover: Handover, trainer: str, remedy: str) -> Mixture:
     """The static mixture of a handover for a trainer that has no schedules.
 
-    Raises: ExportError: it is staged.
+    Raises: ExportError: it is staged, or the run is shorter than a step.
     """
     if not handover.schedule.is_static:
         raise ExportError(
             f"{trainer} keeps one mixture throughout, and this schedule has "
-            f"{len(handover.schedule.stages)} stages; {remedy}"
+            f"{len(handover.schedule.stages)} stages; {remedy} (--stage 1 exports the first)"
         )
+    handover.stage_samples(trainer)
     return handover.schedule.dose
 
 
@@ -236,49 +249,6 @@ def _size(path: str, domain: str, size: Callable[[str], int]) -> int:
     return found
 
 
-def domain_of(text: str, domains: Sequence[str], where: str) -> str:
-    """The domain that a name or a path in a trainer's config speaks of: the same word, or one that
-    stands between separators; the last part of a path that has one decides.
-
-    Args: where: the config, for the error.
-    Raises: ExportError: it names none.
-    """
-    if text in domains:
-        return text
-    found = []
-    for name in domains:
-        word = rf"(?<![^\W_]){re.escape(name.casefold())}(?![^\W_])"
-        for match in re.finditer(word, folded := text.casefold()):
-            before = re.split(r"[/\\:]", folded[: match.end()])
-            begins = match.end() - len(before[-1])  # of the part in which the word ends
-            found.append((len(before), begins - match.start(), len(name), name))
-    if not found:
-        raise ExportError(
-            f"{where}: {text!r} names none of the domains {list(domains)}; name the domain in it, "
-            "or give the mixture as plain JSON"
-        )
-    return max(found)[-1]
-
-
-def gather(weights: Iterable[tuple[str, Any]], domains: Sequence[str], where: str) -> Mixture:
-    """The mixture of pairs (name or path, weight) of a config; weights of one domain add up.
-
-    Raises: ExportError: a weight that is none, or a name or path of no domain.
-    """
-    shares = dict.fromkeys(domains, 0.0)
-    for text, given in weights:
-        try:
-            weight = float(given)
-        except (TypeError, ValueError):
-            weight = math.nan
-        if not 0 <= weight < math.inf or isinstance(given, bool):
-            raise ExportError(f"{where}: the weight of {text!r} is {given!r}; it must be >= 0")
-        shares[domain_of(str(text), domains, where)] += weight
-    if not math.fsum(shares.values()) > 0:
-        raise ExportError(f"{where} gives no domain a weight; it holds no mixture")
-    return Mixture.from_weights(shares)
-
-
 def literal(entries: Mapping[str, Any]) -> str:
     """A dict of plain values for a Python file, an entry a line."""
     lines = [f"    {name!r}: {value!r},\n" for name, value in entries.items()]
@@ -304,8 +274,9 @@ def example_tokens(handover: Handover, trainer: str) -> tuple[str, dict[str, flo
     if missing:
         raise ExportError(
             f"{trainer} draws examples, not tokens, and how long they are is not known for "
-            f"{missing}; give --document-tokens {missing[0]}=... (mean tokens of a document), or "
-            "--sequence-length alone if every example is a packed block of that many tokens"
+            f"{missing}; give --document-tokens {_word(missing[0])}=... (mean tokens of a "
+            "document), or --sequence-length alone if every example is a packed block of that many "
+            "tokens"
         )
     wrong = {name: known[name] for name in handover.domains if not 0 < known[name] < math.inf}
     if wrong:
@@ -321,23 +292,39 @@ def example_counts(
 
     Raises: ExportError: a stage is too short.
     """
+    if unit == SAMPLE and handover.num_samples is not None:
+        return sample_counts(handover, trainer)
     if handover.train_tokens is None:
         return None
-    stages = handover.schedule.stages
     wanted: list[tuple[Mapping[str, float], int]] = []
-    samples = handover.stage_samples(trainer) if unit == SAMPLE else None
-    if samples is not None:
-        wanted = [(stage.mixture, count) for stage, count in zip(stages, samples, strict=True)]
-    else:
-        for stage in stages:
-            budget = stage.share * handover.train_tokens
-            exact = {n: budget * s / tokens[n] for n, s in without_zeros(stage.mixture).items()}
-            wanted.append((exact, round(math.fsum(exact.values()))))
+    for stage in handover.schedule.stages:
+        budget = stage.share * handover.train_tokens
+        exact = {n: budget * s / tokens[n] for n, s in without_zeros(stage.mixture).items()}
+        wanted.append((exact, round(math.fsum(exact.values()))))
+    return _counted(wanted, unit, trainer)
+
+
+def sample_counts(handover: Handover, trainer: str) -> list[dict[str, int]] | None:
+    """Domain -> samples in each stage, by largest remainder; None where those of the run are not
+    known.
+
+    Raises: ExportError: a stage is too short.
+    """
+    samples = handover.stage_samples(trainer)
+    if samples is None:
+        return None
+    mixtures = [stage.mixture for stage in handover.schedule.stages]
+    return _counted(list(zip(mixtures, samples, strict=True)), SAMPLE, trainer)
+
+
+def _counted(
+    wanted: Sequence[tuple[Mapping[str, float], int]], unit: str, trainer: str
+) -> list[dict[str, int]]:
     for number, (shares, count) in enumerate(wanted, start=1):
         drawn = sum(share > 0 for share in shares.values())
         if count < drawn:
             raise ExportError(
-                f"stage {number} of {len(stages)} is {count} {unit}s long, and {drawn} domains "
+                f"stage {number} of {len(wanted)} is {count} {unit}s long, and {drawn} domains "
                 f"have a share of it: {trainer} could not draw one of each; give more "
                 "--train-tokens, or drop the smallest domains"
             )
@@ -364,6 +351,12 @@ def decimals(mixture: Mixture, digits: int = 6) -> dict[str, str]:
     unit = 10**digits
     counts = apportion(shares, unit)
     return {name: f"{counts[name] / unit:.{digits}f}" for name in shares}
+
+
+def billionths(mixture: Mixture) -> dict[str, float]:
+    """Domain -> share, in multiples of 1e-9 by largest remainder: they sum to one as closely as any
+    trainer wants; zeros are dropped, and no share above zero becomes one."""
+    return {name: count / 10**9 for name, count in apportion(mixture, 10**9).items()}
 
 
 def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:

@@ -14,11 +14,12 @@ from mixlaw.errors import RunTableError
 from mixlaw.interop.assemble import Planned, assemble
 from mixlaw.interop.columns import Columns
 from mixlaw.interop.frame import Frame, packed
-from mixlaw.interop.guess import Hints, guess, run_parts
+from mixlaw.interop.guess import Hints, guess
 from mixlaw.interop.importers import importer, recognise
 from mixlaw.interop.importers.table import Table, arrow_columns
 from mixlaw.interop.pivot import widened
-from mixlaw.interop.targets import bare
+from mixlaw.interop.roles import names_runs
+from mixlaw.interop.targets import bare, run_parts
 from mixlaw.runs import RunTable
 
 _BLOCK = 1 << 20
@@ -83,7 +84,7 @@ def import_runs(
         columns = columns or guess(frame, hints, planned=bool(planned))
         runs = reader.read(names, names=_series(columns))
         table, notes = assemble(runs, columns, planned=planned)
-    inputs = {str(path): _digest(path) for path in _files(names)}
+    inputs = {str(path): _digest(path) for path in reader.files(names)}
     return Imported(table, columns, reader.name, names, notes, inputs, _ignored(frame, columns))
 
 
@@ -112,15 +113,15 @@ def _columns_of(frame: Any) -> dict[str, np.ndarray]:
         frame = frame.collect()  # polars, lazy
     if hasattr(frame, "column_names") and hasattr(frame, "schema"):
         return arrow_columns(frame)
-    if hasattr(frame, "reset_index"):
+    if hasattr(frame, "reset_index") and hasattr(frame, "columns"):
         names = [name for name in frame.index.names if name is not None]
         frame = frame.reset_index() if names else frame
         return _checked([(c, frame[c].tolist()) for c in _once(frame.columns)])
     if hasattr(frame, "to_dicts"):
         return _checked([(c, frame[c].to_list()) for c in frame.columns])
-    if isinstance(frame, Mapping):
+    if isinstance(frame, Mapping) and all(map(_is_column, frame.values())):
         return _checked([(name, list(cells)) for name, cells in frame.items()])
-    if isinstance(frame, Iterable) and not isinstance(frame, str | bytes):
+    if _is_column(frame):
         rows = list(frame)
         if all(isinstance(row, Mapping) for row in rows):
             names = dict.fromkeys(name for row in rows for name in row)
@@ -129,6 +130,10 @@ def _columns_of(frame: Any) -> dict[str, np.ndarray]:
         f"{type(frame).__name__} is no table; give a pandas or polars frame, an Arrow table, a "
         "mapping of columns, or a list of mappings, one a row"
     )
+
+
+def _is_column(cells: Any) -> bool:
+    return isinstance(cells, Iterable) and not isinstance(cells, str | bytes | Mapping)
 
 
 def _once(names: Iterable[Any]) -> list[Any]:
@@ -144,12 +149,11 @@ def _checked(columns: Iterable[tuple[Any, list[Any]]]) -> dict[str, np.ndarray]:
     out = {}
     for name, cells in columns:
         key = "/".join(map(str, name)) if isinstance(name, tuple) else str(name)
-        out[key] = packed(cells)
-    if (
-        len(sizes := {name: len(cells) for name, cells in out.items()})
-        and len(set(sizes.values())) > 1
-    ):
-        raise RunTableError(f"the columns have different numbers of rows: {sizes}")
+        out[key] = packed(cells, as_text=names_runs(key))
+    sizes = {len(cells) for cells in out.values()}
+    if len(sizes) > 1:
+        named = ", ".join(f"{name} {len(cells)}" for name, cells in [*out.items()][:10])
+        raise RunTableError(f"the columns have different numbers of rows: {named}")
     return out
 
 
@@ -169,21 +173,13 @@ def _ignored(frame: Frame, columns: Columns) -> tuple[str, ...]:
     return tuple(name for name in frame.columns if name not in used)
 
 
-def _files(sources: Iterable[str]) -> list[Path]:
-    """Files that are sources, or lie in one."""
-    out: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            out += sorted(found for found in path.rglob("*") if found.is_file())
-        elif path.is_file():
-            out.append(path)
-    return out
-
-
 def _digest(path: Path) -> str:
+    """Raises: RunTableError: it cannot be read any more."""
     found = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(_BLOCK):
-            found.update(block)
+    try:
+        with open(path, "rb") as handle:
+            while block := handle.read(_BLOCK):
+                found.update(block)
+    except OSError as error:
+        raise RunTableError(f"could not read {path}: {error}") from error
     return found.hexdigest()

@@ -37,7 +37,7 @@ _SCORES = (
 )
 """Measures for which more is better and none is below zero. Not so: mcc, likelihood, ter, brier."""
 
-_OURS = r"(?:eval/)?((?:loss|bpb|error|score)/(?!train\b).+)"
+_OURS = r"(?:eval/)?(loss|bpb|error|score)/(.+)"
 
 _TARGETS: tuple[tuple[str, str], ...] = (
     (r"eval/(?:lm/)?(.+)/(?:CE loss|CrossEntropyLoss)", r"loss/\1"),
@@ -81,8 +81,25 @@ _PERPLEXITIES: tuple[tuple[str, str], ...] = (
     (r"(?:lm_eval/)?(.+)/byte_perplexity(?:,none)?", r"bpb/\1"),
 )
 
-_NO_LOSS_OF_DATA = frozenset({"aux", "z", "load_balancing", "mtp", "total", "max"})
-"""Other terms of a loss, and its sum and maximum over batches, which stand where data are named."""
+_NO_DATA = frozenset(
+    {
+        *("aux", "auxiliary", "z", "load_balancing", "load_balance", "balance", "router", "moe"),
+        *("mtp", "lm", "ce", "kl", "grad", "reg", "regularization", "l1", "l2", "distill"),
+        *("total", "sum", "max", "min", "std", "stderr", "var", "median", "norm", "scale", "rate"),
+        *("final", "best", "last", "current", "running", "ema", "smoothed"),
+        *("epoch", "step", "iter", "iteration", "reward", "rewards"),
+    }
+)
+"""Other terms of a loss, what was computed of it, and words of loggers, where data are named."""
+
+_TERMS = frozenset({"aux", "z", "load_balancing", "mtp", "total", "max", "reward", "rewards"})
+"""Of them, those that stand beside data."""
+
+_TRAINED_ON = re.compile(
+    r"(?:train|training|batch|minibatch|rollout)|(?:train|batch|rollout)[ _.-].*"
+    r"|.*[ _.-](?:train|training|batch|rollout)"
+)
+"""Names of training batches, where data are named."""
 
 _TOKENS: tuple[str, ...] = (
     "throughput/total tokens",
@@ -110,8 +127,16 @@ def target_of(name: str) -> str | None:
     None for anything else, also for losses on the training batches and for perplexities.
     """
     if ours := re.fullmatch(_OURS, _bare(name)):
-        return ours[1]
+        exact = ours[2].split("/")[0] in ("train", "training", "batch", "rollout")
+        return None if exact or ours[2] in _NO_DATA else f"{ours[1]}/{ours[2]}"
     return _first(_TARGETS, name)
+
+
+def is_data(name: str) -> bool:
+    """Whether what stands between the words of a metric may name data that are not trained on."""
+    parts = name.strip("/").lower().split("/")
+    terms = _NO_DATA if len(parts) == 1 else _TERMS
+    return bool(name) and not any(part in terms or _TRAINED_ON.fullmatch(part) for part in parts)
 
 
 def perplexity_of(name: str) -> str | None:
@@ -150,7 +175,7 @@ def _first(rules: Iterable[tuple[str, str]], name: str) -> str | None:
         if not (match := re.fullmatch(pattern, _bare(name))):
             continue
         metric, _, data = match.expand(target).partition("/")
-        if not data or set(data.strip("/").split("/")) & _NO_LOSS_OF_DATA:
+        if not is_data(data):
             return None
         return f"{metric}/{_clean(data)}"
     return None

@@ -14,6 +14,7 @@ import numpy as np
 from mixlaw.errors import RunTableError
 from mixlaw.interop.columns import PERCENT, SHARES
 from mixlaw.interop.frame import Frame, number_of, opened
+from mixlaw.interop.roles import snake
 
 ROUNDING = 0.004
 """How far the shares of a run may be from a sum of one: sources round them."""
@@ -29,7 +30,21 @@ _LIKELY = {*("r", "w", "p", "pi", "prob", "probs", "probability", "data", "domai
 _SEPARATORS = re.compile(r"[/._:\- ]")
 _NAMES = ("name", "source_name", "domain", "dataset", "path", "paths", "data_path", "prefix")
 _WEIGHTS = ("weight", "target_ratio", "ratio", "proportion", "fraction", "share", "probability")
+_CUTS = 12
+"""Places, from either end of a name, at which a domain's may begin."""
 _SOME_ROWS = 200
+_EXACT = 1e-6
+"""How far sums are from one that were not rounded, but in their last digit."""
+
+LEAST_ROWS = 3
+"""Of which sums say that columns are a mixture."""
+
+_SETTINGS = re.compile(
+    r"(?:^|_)(?:lr|learning_rate|weight_decay|wd|dropout|warmup|beta_?[12]|eps|epsilon|momentum"
+    r"|clip|temperature|label_smoothing|ema|init_std|precision|loss_scale)"
+    r"(?:_(?:ratio|fraction|steps|rate|factor|min|max|norm))?$"
+)
+"""Of a training, that stand beside shares and are none."""
 
 
 def groups(frame: Frame, taken: Collection[str]) -> list[tuple[str, dict[str, str]]]:
@@ -37,7 +52,9 @@ def groups(frame: Frame, taken: Collection[str]) -> list[tuple[str, dict[str, st
     the surest pattern first; whether they sum to one is another question."""
     found: dict[str, dict[str, str]] = {}
     for column in frame.columns:
-        if column in taken or not (frame.is_numeric(column) or _is_empty_share(frame, column)):
+        if column in taken or is_setting(column):
+            continue
+        if not (frame.is_numeric(column) or _is_empty_share(frame, column)):
             continue
         for pattern, domain in _patterns(column):
             found.setdefault(pattern, {})[domain] = column
@@ -66,9 +83,15 @@ def _is_empty_share(frame: Frame, column: str) -> bool:
     return column.startswith("weight/") and not frame.is_mixed(column)
 
 
+def is_setting(column: str) -> bool:
+    """Whether a column is called a setting of training, as weight_decay, and no domain of mixlaw's
+    own."""
+    return not column.startswith("weight/") and bool(_SETTINGS.search(snake(column)))
+
+
 def is_share(column: str) -> bool:
     """Whether a column is called a share of a mixture."""
-    return any(sureness(pattern) > 2 for pattern, _ in _patterns(column))
+    return not is_setting(column) and any(sureness(p) > 2 for p, _ in _patterns(column))
 
 
 def unit_of(frame: Frame, columns: Sequence[str]) -> str | None:
@@ -77,7 +100,9 @@ def unit_of(frame: Frame, columns: Sequence[str]) -> str | None:
     for some in (slice(0, _SOME_ROWS), slice(None)):
         cells = np.stack([numbers[name][some] for name in columns])
         known = ~np.isnan(cells).all(axis=0)
-        if np.nanmin(cells, initial=0.0) < 0 or (some.stop is None and not known.any()):
+        if np.nanmin(cells, initial=0.0) < 0 or np.isinf(cells).any():
+            return None
+        if some.stop is None and not known.any():
             return None
         totals = np.nansum(cells[:, known], axis=0)
         fits = [u for u, whole in WHOLE.items() if (abs(totals / whole - 1) <= within()).all()]
@@ -92,32 +117,81 @@ def within() -> float:
 
 
 def windows(frame: Frame, taken: Collection[str]) -> list[dict[str, str]]:
-    """Neighbouring columns without a common name whose rows all sum to 1 or 100: the shortest such
-    ones, as domain -> column. Rows must differ, or a sum says nothing."""
+    """Neighbouring columns without a common name whose rows all sum to 1 or 100, as domain ->
+    column; several where it is not clear which. Rows must differ, or a sum says nothing.
+
+    Sums that are exact decide before those that rounding explains. Of the columns that fit so, all
+    are taken: a domain may have no share in any row.
+    """
     names = [
         name
         for name, cells in frame.columns.items()
-        if name not in taken and cells.dtype != object and frame.is_numeric(name)
+        if name not in taken and not is_setting(name) and cells.dtype != object
     ]
-    if len(frame) < 3 or not names:
+    if len(frame) < LEAST_ROWS or not names:
         return []
     cells = np.stack([frame.columns[name][:_SOME_ROWS] for name in names]).astype(float)
-    sums = np.concatenate([np.zeros((1, cells.shape[1])), np.nancumsum(cells, axis=0)])
+    found: list[list[str]] = []
+    for whole in WHOLE.values():
+        for first, last in _stretches(cells / whole):
+            part = np.nan_to_num(cells[first:last] / whole)
+            for i, j in _summing(part):
+                some = [k for k in range(i, j) if not _adds_nothing(part, i, j, k)]
+                chosen = [names[first + k] for k in some]
+                if np.ptp(part[some], axis=1).max() > 0 and unit_of(frame, chosen):
+                    found.append(chosen)
+    return [{name: name for name in chosen} for chosen in found]
+
+
+def _stretches(cells: np.ndarray) -> list[tuple[int, int]]:
+    """Neighbouring columns (N, n) of which each could be shares."""
+    low, high = np.nanmin(cells, axis=1, initial=0.0), np.nanmax(cells, axis=1, initial=0.0)
+    fits = (low >= 0) & (high <= 1 + within()) & ~np.isnan(cells).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], fits, [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a > 1]
+
+
+def _summing(cells: np.ndarray) -> list[tuple[int, int]]:
+    """The widest stretches [i, j) of columns (N, n), none negative, of which all rows sum to one:
+    exactly, or elsewhere within `ROUNDING`. Several that overlap where it is not clear which: where
+    none holds the others, or a column at an end is the same in all rows and may be no share."""
+    sums = np.concatenate([np.zeros((1, cells.shape[1])), np.cumsum(cells, axis=0)])
+    found = _widest(sums, _EXACT)
+    for i, j in _widest(sums, within()):
+        if any(a < j and i < b for a, b in found):
+            continue
+        found.append((i, j))
+        varied = i + np.flatnonzero((np.ptp(cells[i:j], axis=1) > 0) | ~cells[i:j].any(axis=1))
+        a, b = int(varied.min(initial=j)), int(varied.max(initial=i)) + 1
+        if (a, b) != (i, j) and a < b and (np.abs(sums[b] - sums[a] - 1) <= within()).all():
+            found.append((a, b))
+    return found
+
+
+def _widest(sums: np.ndarray, within: float) -> list[tuple[int, int]]:
+    """Stretches [i, j) that sum to one, of running sums (N + 1, n), that no other such one holds.
+
+    Sums only grow, so the ends that fit a beginning lie between two bounds, found by bisection.
+    """
+    starts = np.arange(len(sums))
+    least, most = np.zeros(len(sums), int), np.full(len(sums), len(sums))
+    for row in sums.T:
+        least = np.maximum(least, np.searchsorted(row, row + 1 - within, side="left"))
+        most = np.minimum(most, np.searchsorted(row, row + 1 + within, side="right") - 1)
+    fits = (least <= most) & (most - starts > 1)
     found: list[tuple[int, int]] = []
-    for size in range(2, len(names) + 1):
-        for i in range(len(names) - size + 1):
-            totals = sums[i + size] - sums[i]
-            if not any((abs(totals / whole - 1) <= within()).all() for whole in WHOLE.values()):
-                continue
-            inside = any(a >= i and b <= i + size for a, b in found)
-            some = cells[i : i + size]
-            if (
-                not inside
-                and np.ptp(some, axis=1).max() > 0
-                and unit_of(frame, names[i : i + size])
-            ):
-                found.append((i, i + size))
-    return [{name: name for name in names[a:b]} for a, b in found]
+    for i in np.flatnonzero(fits):
+        if not found or most[i] > found[-1][1]:
+            found.append((int(i), int(most[i])))
+    return found
+
+
+def _adds_nothing(cells: np.ndarray, i: int, j: int, k: int) -> bool:
+    """Whether a column of the stretch [i, j) is above zero, the same in all rows, and without it
+    the sums are exact."""
+    if not cells[k].max() or np.ptp(cells[k]):
+        return False
+    return bool((np.abs(cells[i:j].sum(axis=0) - cells[k] - 1) <= _EXACT).all())
 
 
 def whole_columns(frame: Frame, taken: Collection[str]) -> list[str]:
@@ -200,6 +274,8 @@ def unit_of_rows(weights: np.ndarray) -> str:
 def _patterns(column: str) -> Iterator[tuple[str, str]]:
     """("weight/*", "web"), and "data.*.weight" of "data.web.weight"."""
     cuts = [match.end() for match in _SEPARATORS.finditer(column)]
+    if len(cuts) > 2 * _CUTS:
+        cuts = [*cuts[:_CUTS], *cuts[-_CUTS:]]
     for cut in cuts:
         if domain := column[cut:]:
             yield f"{column[:cut]}*", domain

@@ -50,7 +50,9 @@ def widened(frame: Frame) -> Frame:
     """
     names = {snake(name): name for name in frame.columns}
     keys = [names[k] for k in KEYS if k in names and _tells_apart(frame, names[k])]
-    values = [names[v] for v in (*VALUES, *MEASURES) if v in names and frame.is_numeric(names[v])]
+    values = [
+        names[v] for v in (*VALUES, *MEASURES) if v in names and _holds_numbers(frame, names[v])
+    ]
     general = any(snake(value) in VALUES for value in values)
     if general and not keys:  # one thing is measured throughout
         keys = [names[k] for k in KEYS if k in names and frame.columns[names[k]].dtype == object][
@@ -59,12 +61,32 @@ def widened(frame: Frame) -> Frame:
     if not keys or not values:
         return frame
     index = _index(frame, [*keys, *values])
-    if not index:
-        return frame
-    rows = joint_codes([frame.codes(name) for name in index])
+    others = [name for name in frame.columns if name not in (*keys, *values)]
     key = joint_codes([frame.codes(name) for name in keys])
-    if rows.max() + 1 == len(frame) and not general:
+    if (
+        index
+        and not general
+        and len(frame)
+        == 1 + max((rows := joint_codes([frame.codes(name) for name in index])).tolist())
+    ):
+        numbers = [name for name in others if name not in index]
+        if numbers and _crosses(joint_codes([frame.codes(name) for name in numbers]), key):
+            raise RunTableError(
+                f"{frame.place(0)}: {', '.join(keys)} seems to say what is measured in each row, "
+                f"but by {', '.join(index)} each row is a run of its own; add a column of runs and "
+                f"leave out what differs within them, or, if {keys[0]} says something else, give "
+                "it another name"
+            )
         return frame  # every row is a run or a checkpoint of its own: the table is wide
+    if not index:
+        if not others:
+            return frame
+        rows = joint_codes([frame.codes(name) for name in others])
+        if not _crosses(rows, key):
+            return frame
+        index = others
+    rows = joint_codes([frame.codes(name) for name in index])
+    _refuse_unnamed(frame, keys, values)
     first, rows = _in_order(rows)
     labels = _labels(frame, keys, key)
     measured, merged = {}, 0
@@ -94,9 +116,32 @@ def widened(frame: Frame) -> Frame:
 
 
 def _tells_apart(frame: Frame, name: str) -> bool:
-    """Whether a column is text of at least two kinds."""
+    """Whether a column is text or whole numbers, of at least two kinds."""
     cells = frame.columns[name]
-    return cells.dtype == object and not frame.is_numeric(name) and frame.codes(name).max() > 0
+    named = cells.dtype == np.int64 or (cells.dtype == object and not frame.is_numeric(name))
+    return named and frame.codes(name).max() > 0
+
+
+def _holds_numbers(frame: Frame, name: str) -> bool:
+    """Whether a column holds some; text among them is an error when they are read."""
+    return frame.is_numeric(name) or frame.is_mixed(name)
+
+
+def _crosses(rows: np.ndarray, key: np.ndarray) -> bool:
+    """Whether groups of rows have several keys, each once."""
+    pairs = joint_codes([rows, key])
+    return rows.max() + 1 < len(rows) and pairs.max() + 1 == len(rows)
+
+
+def _refuse_unnamed(frame: Frame, keys: Sequence[str], values: Sequence[str]) -> None:
+    """Raises: RunTableError: a measurement of which nothing says what it is."""
+    empty = np.all([frame.texts(name) == None for name in keys], axis=0)  # noqa: E711
+    measured = np.any([~np.isnan(frame.numbers(name)) for name in values], axis=0)
+    if (wrong := np.flatnonzero(empty & measured)).size:
+        raise RunTableError(
+            f"{frame.place(int(wrong[0]))}: {', '.join(keys)} is empty, so nothing says what "
+            "was measured; fill it in, or leave the row out"
+        )
 
 
 def _index(frame: Frame, others: Sequence[str]) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mixlaw.errors import RunTableError
 from mixlaw.interop.frame import Frame, joint_codes
 from mixlaw.interop.metric_names import tokens_of
+from mixlaw.runs import DONE, FAILED, MISSING
 
 PARAMS = (
     *("num_params_non_embedding", "num_params_nonembedding", "num_non_embedding_params"),
@@ -36,16 +38,31 @@ RUN = (
     *("run", "run_id", "runid", "run_name", "runname", "id", "uid", "experiment"),
     *("experiment_id", "exp", "exp_id", "exp_name", "job", "job_id", "trial", "name", "index"),
 )
+STATUS = ("status", "run_status", "state", "run_state")
+STATUSES: Mapping[str, str] = {
+    **dict.fromkeys(("done", "finished", "complete", "completed", "success", "succeeded"), DONE),
+    **dict.fromkeys(("ok",), DONE),
+    **dict.fromkeys(("failed", "failure", "fail", "crashed", "crash", "error"), FAILED),
+    **dict.fromkeys(("killed", "aborted", "cancelled", "canceled", "diverged", "nan"), FAILED),
+    "missing": MISSING,
+}
+"""Word of a source, in small letters -> what it is to mixlaw."""
+_SURE_RUN = RUN[:5]
 COUNTED = (*PARAMS, *NAMED_SIZES, *TOKENS, *STEPS, *SEED, *RUN)
 
 _MOST_TO_TRY = 12
-"""Columns that may together name a run: of 12, 298 combinations of up to three."""
+"""Columns that may together name a run, beside a size and a seed."""
 
 
 def snake(name: str) -> str:
     """ "numParams (non-embedding)" -> "num_params_non_embedding"."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[^a-z0-9]+", "_", apart.lower()).strip("_")
+
+
+def names_runs(column: str) -> bool:
+    """Whether a column is called as one of ids, whose text is to be kept."""
+    return snake(column) in RUN
 
 
 def find(frame: Frame, names: Sequence[str], taken: Collection[str] = ()) -> str | None:
@@ -73,7 +90,9 @@ def counted(frame: Frame, names: Sequence[str], taken: Collection[str] = ()) -> 
     for column in find_all(frame, names, taken):
         try:
             found = frame.numbers(column, counts=True)
-        except ValueError:
+        except RunTableError:
+            if frame.table and names is not NAMED_SIZES and frame.holds_counts(column):
+                raise  # a typing error, which must not make the counts unknown
             continue
         known = found[~np.isnan(found)]
         if len(known) and (known >= 0).all() and known.max() > 0:
@@ -107,7 +126,9 @@ def run_column(
         same: codes (n,) of what is one within a run: mixture, size, seed.
         along: (n,) tokens or steps, of which a run has each once; None: not known.
     """
-    named = [c for c in find_all(frame, RUN, taken) if _full(frame, c)]
+    named = [c for c in find_all(frame, RUN, taken) if _first_empty(frame, c) is None]
+    if not named:
+        _refuse_gaps(frame, taken)
     content = joint_codes(same)
     codes = {name: frame.codes(name) for name in named}
     for name in named:
@@ -145,9 +166,23 @@ def _derived(
     return None
 
 
-def _full(frame: Frame, name: str) -> bool:
+def _first_empty(frame: Frame, name: str) -> int | None:
+    """The first row in which a column is empty; None if it never is."""
     cells = frame.columns[name]
-    return not any(cell is None or cell != cell for cell in cells[:1000])
+    if cells.dtype != object:
+        empty = np.flatnonzero(np.isnan(cells))
+        return int(empty[0]) if empty.size else None
+    return next((i for i, cell in enumerate(cells) if cell is None or cell != cell), None)
+
+
+def _refuse_gaps(frame: Frame, taken: Collection[str]) -> None:
+    """Raises: RunTableError: a column of runs has them in some rows only."""
+    for name in find_all(frame, _SURE_RUN, taken):
+        if (i := _first_empty(frame, name)) is not None and frame.codes(name).max() > 0:
+            raise RunTableError(
+                f"{frame.place(i)}: {name} is empty; every row needs its run, or another column "
+                "that names the runs (--run)"
+            )
 
 
 def _labels(frame: Frame, taken: Collection[str]) -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from mixlaw.errors import RunTableError
 from mixlaw.interop.frame import joint_codes, plural
-from mixlaw.runs import DONE, RunTable
+from mixlaw.runs import DONE, SWARM, RunTable
 
 _LISTED = 5
 _SAME = 1e-9
+_COUNTS = ("num_params", "train_tokens", "rewarm")
 
 
 @dataclass(frozen=True)
@@ -68,40 +70,105 @@ def refuse_mixed_runs(rows: Rows) -> None:
             )
 
 
-def merged(rows: Rows) -> tuple[Rows, str | None]:
-    """Without rows of the same run and progress that say nothing else, and a note of how many.
+def merged(rows: Rows) -> tuple[Rows, list[str]]:
+    """A row for each run and progress, with all that one of its rows says, and notes.
 
-    Raises: RunTableError: such rows with different values.
+    A row that failed beside one that is done is another training of that run: it is left out.
+
+    Raises: RunTableError: such rows say different things.
     """
-    codes = [_codes(rows.table.run), np.unique(rows.progress, return_inverse=True)[1].reshape(-1)]
-    code = joint_codes(codes)
+    code = _points(rows)
+    rows, notes = _without_failures(rows, code)
+    code = _points(rows)
     order = np.argsort(code, kind="stable")
     begins = np.flatnonzero(np.diff(code[order], prepend=-1))
     if len(begins) == len(rows.table):
-        return rows, None
+        return rows, notes
     table = rows.table
-    names = [*table.targets, *table.domains, "num_params", "seed"]
-    parts = [table.values, table.weights, table.num_params[:, None], table.seed[:, None]]
-    cells = np.concatenate(parts, axis=1)[order]
+    names = list(_numbers(table))
+    cells = np.stack(list(_numbers(table).values()), axis=1)[order]
     low, high = (f.reduceat(cells, begins, axis=0) for f in (np.fmin, np.fmax))
     wrong = np.argwhere(np.abs(high - low) > _SAME * np.abs(high))
     if len(wrong):
         group, j = wrong[0]
-        members = order[begins[group] :][: np.count_nonzero(code == code[order[begins[group]]])]
-        found = np.concatenate(parts, axis=1)[members, j]
+        members = np.flatnonzero(code == code[order[begins[group]]])
+        found = _numbers(table)[names[j]][members]
         i, k = int(members[np.nanargmin(found)]), int(members[np.nanargmax(found)])
-        raise RunTableError(
-            f"{rows.place(min(i, k))} and {rows.place(max(i, k))} are both of the run "
-            f"{str(table.run[i])!r}{_at(rows.progress[i])}, with {names[j]} {low[group, j]:g} and "
-            f"{high[group, j]:g}; keep one, give the runs names of their own (--run), or say "
-            "where the tokens seen are (--train-tokens)"
-        )
+        raise _contradiction(rows, i, k, names[j], f"{low[group, j]:g}", f"{high[group, j]:g}")
     first = order[begins]
-    values = low[:, : len(table.targets)]
+    schedule, role = table.schedule.copy(), table.role.copy()
+    for i, k in zip(first[np.cumsum(np.diff(code[order], prepend=-1) > 0) - 1], order, strict=True):
+        schedule[i] = _one(rows, "schedule", schedule, i, k, None)
+        role[i] = _one(rows, "role", role, i, k, SWARM)
+    said = dict(zip(names, low.T, strict=True))
     back = np.argsort(first)
     kept = rows.select(first[back])
-    kept = replace(kept, table=replace(kept.table, values=values[back]))
-    return kept, f"{plural(len(table) - len(first), 'row')} that repeat another of the run merged"
+    kept = replace(
+        kept,
+        table=replace(
+            kept.table,
+            values=np.stack([said[t] for t in table.targets], axis=1)[back],
+            start=np.stack([said[f"start/{t}"] for t in table.targets], axis=1)[back],
+            available_tokens=np.nan_to_num(
+                np.stack([said[f"available_tokens/{d}"] for d in table.domains], axis=1)[back],
+                nan=np.inf,
+            ),
+            schedule=schedule[first[back]],
+            role=role[first[back]],
+            **{name: said[name][back] for name in _COUNTS},
+        ),
+    )
+    count = len(table) - len(first)
+    return kept, [*notes, f"{plural(count, 'row')} that repeat another of the run merged"]
+
+
+def _points(rows: Rows) -> np.ndarray:
+    """(n,) codes, equal where run and progress are."""
+    progress = np.unique(rows.progress, return_inverse=True)[1].reshape(-1)
+    return joint_codes([_codes(rows.table.run), progress])
+
+
+def _without_failures(rows: Rows, code: np.ndarray) -> tuple[Rows, list[str]]:
+    """Without rows that are not done beside one that is, and a note of their runs."""
+    done = rows.table.status == DONE
+    again = np.bincount(code, weights=done)[code] > 0
+    if not (out := again & ~done).any():
+        return rows, []
+    runs = listed(rows.table.run[out])
+    note = f"{plural(int(out.sum()), 'row')} of a run that failed, and is there as done, left out"
+    return rows.select(np.flatnonzero(~out)), [f"{note}: {runs}"]
+
+
+def _numbers(table: RunTable) -> dict[str, np.ndarray]:
+    """What rows say in numbers, each (n,); NaN where they say nothing."""
+    unlimited = np.isinf(table.available_tokens)
+    available = np.where(unlimited, np.nan, table.available_tokens)
+    return {
+        **dict(zip(table.targets, table.values.T, strict=True)),
+        **{f"weight/{d}": w for d, w in zip(table.domains, table.weights.T, strict=True)},
+        **{f"start/{t}": v for t, v in zip(table.targets, table.start.T, strict=True)},
+        **{f"available_tokens/{d}": a for d, a in zip(table.domains, available.T, strict=True)},
+        **{name: getattr(table, name) for name in _COUNTS},
+        "seed": table.seed.astype(float),
+    }
+
+
+def _one(rows: Rows, name: str, cells: np.ndarray, i: int, k: int, nothing: Any) -> Any:
+    """What two rows say together. Raises: RunTableError: each says something else."""
+    if cells[i] == cells[k] or cells[k] == nothing:
+        return cells[i]
+    if cells[i] != nothing:
+        raise _contradiction(rows, int(i), int(k), name, str(cells[i]), str(cells[k]))
+    return cells[k]
+
+
+def _contradiction(rows: Rows, i: int, k: int, name: str, low: str, high: str) -> RunTableError:
+    return RunTableError(
+        f"{rows.place(min(i, k))} and {rows.place(max(i, k))} are both of the run "
+        f"{str(rows.table.run[i])!r}{_at(rows.progress[i])}, with {name} {low} and {high}; keep "
+        "one, give the runs names of their own (--run), or say where the tokens seen are "
+        "(--train-tokens)"
+    )
 
 
 def checkpoints(rows: Rows, *, every: bool, given: bool) -> tuple[Rows, list[str]]:

@@ -33,7 +33,7 @@ def reading(path: Path, *, wait_s: float = 5) -> Iterator[sqlite3.Connection]:
     with contextlib.ExitStack() as stack:
         try:
             yield stack.enter_context(contextlib.closing(_open(path, wait_s)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             remedy = (
                 "it is being written to; wait, or import a copy made with `sqlite3 FILE .backup`"
                 if "locked" in str(error)

@@ -12,15 +12,14 @@ from typing import Any
 
 from mixlaw.errors import RunTableError
 from mixlaw.interop.curves import Curves, number, told
-from mixlaw.interop.logged import LoggedRun, flatten
+from mixlaw.interop.logged import STEPS, LoggedRun, flatten, near
 from mixlaw.interop.records import WandbRecords
 from mixlaw.interop.wire import fields, raw, signed, text
 from mixlaw.runs import DONE, FAILED
 
 HISTORY, SUMMARY, CONFIG, METRIC, RUN, EXIT, PREEMPTING = 2, 3, 5, 12, 17, 18, 23
 """Fields of a record, by wandb/proto/wandb_internal.proto."""
-STEP = "_step"
-"""The x axis of a metric for which none was defined."""
+_DIGITS = b"-0123456789"
 _EMPTY = memoryview(b"")
 
 
@@ -37,6 +36,7 @@ class WandbRun:
         self.exit_code: int | None = None
         self.preempted = False
         self._at: dict[str, float | None] = {}
+        self._lasted: dict[str, float] = {}
         self._stepless: Counter[str] = Counter()
 
     def read(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class WandbRun:
                 for record in records:
                     try:
                         self._take(record)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         broken += 1
         except OSError as error:
             raise RunTableError(f"cannot read {path}: {error.strerror or error}") from error
@@ -90,10 +90,18 @@ class WandbRun:
 
     def _row(self, logged: dict[str, memoryview]) -> None:
         """Add what was logged at one time."""
-        self._at |= {axis: _number(logged[axis]) for axis in self.axes.names if axis in logged}
-        inner = tuple(_media(logged))
-        for name, said in logged.items():
-            if name.startswith(("_", *inner)) or not self.curves.wants(name):
+        now = {axis: _number(logged[axis]) for axis in self.axes.names if axis in logged}
+        self._at |= now
+        own = ("_", *_media(logged))
+        metrics = {name: said for name, said in logged.items() if not name.startswith(own)}
+        count = self._at.get(STEPS)
+        if count is not None and any(said and said[0] in _DIGITS for said in metrics.values()):
+            for axis, step in now.items():
+                if step is not None:
+                    self.curves.reach(step, axis)
+                    self._lasted[axis] = count
+        for name, said in metrics.items():
+            if not self.curves.wants(name):
                 continue
             if (value := _number(said)) is None:
                 continue
@@ -101,7 +109,17 @@ class WandbRun:
             if step is None or math.isnan(step):
                 self._stepless[f"{name} had no value of its step metric {axis}"] += 1
             else:
-                self.curves.add(name, step, value)
+                at = math.nan if count is None else count
+                self.curves.add(name, step, value, axis=axis, count=at)
+
+    def _ends(self) -> dict[str, float]:
+        """As of `LoggedRun`: an axis that was not logged any more, while others were, says nothing
+        of the end."""
+        ends, last = self.curves.ends, self.curves.ends.get(STEPS, 0.0)
+        return {
+            axis: end if near(self._lasted.get(axis, last), last) else math.inf
+            for axis, end in ends.items()
+        }
 
     def logged(self) -> LoggedRun:
         """All that was read."""
@@ -114,6 +132,8 @@ class WandbRun:
             fields=flatten(_opened(settings), "config.") | flatten(_opened(final), "summary."),
             series=self.curves.series(),
             status=FAILED if self.exit_code and not self.preempted else DONE,
+            ended=self.exit_code == 0,
+            ends=self._ends(),
             origin=", ".join(self.origins),
             notes=[
                 *self.notes,
@@ -130,7 +150,7 @@ class Axes:
         self._exact: dict[str, str] = {}
         self._globs: dict[str, str] = {}
         self._known: dict[str, str] = {}
-        self.names: set[str] = {STEP}
+        self.names: set[str] = {STEPS}
 
     def define(self, name: str, glob: str, axis: str) -> None:
         """A metric, or all that match a pattern, has an axis."""
@@ -143,7 +163,7 @@ class Axes:
         """The axis of a metric; axes are their own."""
         if (known := self._known.get(name)) is None:
             patterns = (axis for glob, axis in self._globs.items() if fnmatchcase(name, glob))
-            axis = self._exact.get(name) or next(patterns, STEP)
+            axis = self._exact.get(name) or next(patterns, STEPS)
             known = self._known[name] = name if name in self.names else axis
         return known
 
@@ -197,6 +217,6 @@ def _opened(entries: dict[str, memoryview]) -> dict[str, Any]:
     for name, said in entries.items():
         try:
             opened[name] = told(json.loads(bytes(said)))
-        except ValueError:
+        except (ValueError, RecursionError):
             opened[name] = str(said, "utf-8", "replace")
     return opened

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixlaw import __version__
 from mixlaw.corpus import load_corpus
-from mixlaw.errors import ExportError, MixtureError, StudyError
-from mixlaw.files import digest, write_json, write_text
+from mixlaw.errors import MixtureError, StudyError
+from mixlaw.files import digest
 from mixlaw.interop.exporters import exporter
 from mixlaw.interop.handover import DOCUMENT, Exported, Handover, in_tokens
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule, Stage
 from mixlaw.study.export_config import ExportConfig
+from mixlaw.study.exported_files import EXPORT, replace_files
 
 if TYPE_CHECKING:
     from mixlaw.study.study import Study
 
-EXPORTS, EXPORT = "export", "export.json"
+EXPORTS = "export"
 FORMAT_VERSION = 1
 
 READS = {"megatron": ".bin", "olmo-core": ".npy"}
@@ -36,12 +38,33 @@ class Choice:
         source: where it is from: "decision", "baseline natural", "schedule", "given".
         inputs: digest of the decision that it is of; None: of none.
         notes: what there is to say of the choice.
+        stage: its number, where one stage of a schedule is handed over; `part`: of the run's
+            tokens.
     """
 
     schedule: Schedule
     source: str
     inputs: str | None = None
     notes: tuple[str, ...] = ()
+    stage: int | None = None
+    part: float = 1.0
+
+    def only(self, stage: int) -> Choice:
+        """One of its stages, by number from 1, for its part of the run.
+
+        Raises: StudyError: it has no such stage.
+        """
+        stages = self.schedule.stages
+        if not 1 <= stage <= len(stages):
+            raise StudyError(f"the schedule has no stage {stage}; name one of 1 to {len(stages)}")
+        chosen = stages[stage - 1]
+        return replace(
+            self,
+            schedule=Schedule.static(chosen.mixture),
+            source=f"{self.source}, stage {stage} of {len(stages)}",
+            stage=stage,
+            part=chosen.share,
+        )
 
 
 def decided(study: Study) -> Choice:
@@ -186,7 +209,7 @@ def export(
     settings: ExportConfig | None = None,
 ) -> Export:
     """As `Study.export`, of a choice."""
-    settings = study.config.export.with_(settings or ExportConfig())
+    settings = _recipe(study).with_(study.config.export).with_(settings or ExportConfig())
     to = trainer_of(study, to, settings)
     target = study.config.target.train_tokens
     if choice.inputs and train_tokens and target and train_tokens != target:
@@ -195,21 +218,32 @@ def export(
         )
         other += "target: {train_tokens: ...} and decide again, for the best mixture may be another"
         choice = replace(choice, notes=(*choice.notes, other))
+    tokens = train_tokens or target
     handover = handover_of(
         study,
         choice.schedule,
         to,
         settings,
-        train_tokens=train_tokens or target,
+        train_tokens=tokens and round(tokens * choice.part),
         name=study.folder.resolve().name or "mixlaw",
     )
     trainer = exporter(to)
     exported = trainer.export(handover)
-    folder = study.folder / EXPORTS / to if out is None else Path(out)
+    name = to if choice.stage is None else f"{to}-stage-{choice.stage}"
+    folder = study.folder / EXPORTS / name if out is None else Path(out)
     found = Export(to, trainer.checked, choice, handover, exported, folder)
-    write_files(folder, exported.files)
-    write_json(folder / EXPORT, found.to_dict())
+    told = json.dumps(found.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    replace_files(folder, {**exported.files, EXPORT: told})
     return found
+
+
+def _recipe(study: Study) -> ExportConfig:
+    """What the study itself says of how its target is trained."""
+    config = study.config
+    if config.training is None or config.target.size is None:
+        return ExportConfig()
+    recipe = config.recipe(config.target.size)
+    return ExportConfig(sequence_length=recipe.sequence_length, batch_sequences=recipe.batch_size)
 
 
 def trainer_of(study: Study, to: str | None, settings: ExportConfig) -> str:
@@ -287,18 +321,3 @@ def _refuse_unknown(found: Collection[str], known: Sequence[str], where: str) ->
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise MixtureError(f"{where} names {name!r}, which is no domain of the study{hint}")
-
-
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write all files, each atomically, or none.
-
-    Raises: ExportError: a name that leads out of the folder. StorageError.
-    """
-    root = folder.resolve()
-    for name in files:
-        inside = name and "\0" not in name and not Path(name).is_absolute()
-        path = (root / name).resolve() if inside else root
-        if path == root or not path.is_relative_to(root):
-            raise ExportError(f"a file of the config is called {name!r}, which is not in {folder}")
-    for name, text in files.items():
-        write_text(folder / name, text)

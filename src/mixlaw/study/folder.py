@@ -7,6 +7,8 @@ The folder of a study holds
     design.json         the run specs of the swarm
     runs/<run id>/      result, checkpoints, metrics and claims of each run
     runs.csv            the table of finished runs
+    runs.original.csv   the table as it was, had it columns that mixlaw does not keep
+    .lock               held while runs are taken or asked for
     asked.json          runs that were asked for
     import.yaml         from where, and how, the runs of others were imported
     fit.json            laws, held-out errors
@@ -65,6 +67,11 @@ class StudyFolder:
     @property
     def store(self) -> RunStore:
         return self._own_runs.store
+
+    @property
+    def home(self) -> Path:
+        """What names the study: its folder, or the file where that is not study.yaml."""
+        return self.folder if self.file.name == "study.yaml" else self.file
 
     @property
     def from_table(self) -> bool:

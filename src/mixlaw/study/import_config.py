@@ -22,26 +22,25 @@ from mixlaw.study.section import Section
 IMPORT = "import.yaml"
 
 HEAD = """\
-# How the runs of this study were imported. After an edit, or when the sources have grown:
-# mixlaw import --into STUDY
+# How the runs of this study were imported. After an edit, or when the sources have grown, this
+# does all of it again: mixlaw import --into STUDY
 """
 
 
 class ImportConfig(Section):
-    """What import.yaml says; `mixlaw.interop.Columns` has the keys of `columns`.
+    """One import; `mixlaw.interop.Columns` has the keys of `columns`.
 
-    `inputs` are digests of the files that were read last, by which a repetition tells what has
-    changed. Relative sources are relative to the study.
+    `inputs` are digests of the files that were read last, and `runs` the ids that were found there,
+    by which a repetition tells what has changed. Relative sources are relative to the study.
     """
 
-    version: Literal[1] = 1
-    mixlaw: str = __version__
     kind: str
     sources: list[str]
     design: str | None = None
     columns: dict[str, Any]
     notes: list[str] = []
     inputs: dict[str, str] = {}
+    runs: list[str] = []
 
     @field_validator("columns")
     @classmethod
@@ -52,31 +51,56 @@ class ImportConfig(Section):
             raise ValueError(str(error)) from error
         return columns
 
+
+class ImportsConfig(Section):
+    """What import.yaml says: the imports of a study, in their order, one for the same sources."""
+
+    version: Literal[1] = 1
+    mixlaw: str = __version__
+    imports: list[ImportConfig] = []
+
+    def of(self, sources: list[str]) -> ImportConfig | None:
+        """The import of these sources."""
+        return next((one for one in self.imports if one.sources == sources), None)
+
+    def with_(self, new: ImportConfig) -> ImportsConfig:
+        """The same with one import more, or in place of that of the same sources."""
+        if self.of(new.sources) is None:
+            return ImportsConfig(imports=[*self.imports, new])
+        imports = [new if one.sources == new.sources else one for one in self.imports]
+        return ImportsConfig(imports=imports)
+
     def write(self, folder: Path) -> None:
         """Write it for the study in a folder."""
-        said = {k: v for k, v in self.model_dump().items() if v not in (None, {}, [])}
+        imports = [
+            {k: v for k, v in one.model_dump().items() if v not in (None, {}, [])}
+            for one in self.imports
+        ]
+        said = {**self.model_dump(), "imports": imports}
         text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
         write_text(folder / IMPORT, HEAD + text)
 
 
-def read_import(folder: Path) -> ImportConfig | None:
-    """The last import of the study in a folder; None when there was none.
+def read_imports(folder: Path) -> ImportsConfig:
+    """The imports of the study in a folder.
 
     Raises: StudyError: the file says something else, or another version of mixlaw wrote it.
     """
     path = folder / IMPORT
     if not path.exists():
-        return None
-    data = read_yaml(path)
+        return ImportsConfig()
+    remedy = "mend it, or delete it and import the sources again"
     try:
-        return ImportConfig.model_validate(data)
+        return ImportsConfig.model_validate(read_yaml(path))
     except ValidationError as error:
-        problems = "; ".join(explain(problem, ImportConfig) for problem in error.errors())
-        raise StudyError(f"{path}: {problems}") from None
+        problems = "; ".join(explain(problem, ImportsConfig) for problem in error.errors())
+        raise StudyError(f"{path}: {problems}; {remedy}") from None
+    except StudyError as error:
+        raise StudyError(f"{error}; {remedy}") from error
 
 
 def read_columns(path: Path) -> Columns:
-    """Columns from a file: those of an import.yaml, or a mapping of their own.
+    """Columns from a file: those of an import.yaml of one import, or a mapping of their own.
 
     Raises: StudyError, RunTableError: it cannot be read, or names no columns.
     """
@@ -84,6 +108,14 @@ def read_columns(path: Path) -> Columns:
         data = read_yaml(path)
     except OSError as error:
         raise StudyError(f"no columns at {path} ({error.strerror})") from error
+    imports = data.get("imports")
+    if isinstance(imports, list):
+        if len(imports) != 1 or not isinstance(imports[0], dict):
+            raise StudyError(
+                f"{path} has {len(imports)} imports; copy the columns of one into a file of "
+                "their own"
+            )
+        data = imports[0]
     try:
         return Columns.from_dict(data.get("columns", data))
     except RunTableError as error:

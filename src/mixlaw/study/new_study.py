@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from mixlaw.runs import RunTable
+from mixlaw.study.config import read_yaml
 from mixlaw.study.own_runs import RUNS
+
+if TYPE_CHECKING:
+    from mixlaw.study.study import Study
 
 PREFERRED = ("bpb", "loss", "error", "score")
 """Metrics that an objective is made of, the first that the runs have. Bits per byte and nats per
 token of one text are the same loss twice, and bits do not depend on a tokenizer."""
+
+DECIDING = ("objective", "constraints", "tradeoffs", "fit", "optimize", "plan", "export")
+"""Sections that a study of the same question has, however its runs were made."""
 
 WIDTH = 96
 
@@ -48,6 +56,33 @@ def study_text(runs: RunTable) -> str:
         "# export: {to: megatron, paths: '/data/{domain}', sequence_length: 4096}\n"
     )
     return "".join(parts)
+
+
+def draft(study: Study) -> str:
+    """The study.yaml that takes the results of a design which another trainer does: what the study
+    says of the decision, and nothing of its own training."""
+    config, said = study.config, read_yaml(study.file)
+    domains = {d.name: {"available_tokens": d.available_tokens} for d in study.domains()}
+    target = {"num_params": config.target_params, "train_tokens": config.target.train_tokens}
+    data: dict[str, Any] = {
+        "table": RUNS,
+        "seed": config.seed,
+        "domains": {n: {k: v for k, v in d.items() if v} for n, d in domains.items()},
+        "target": {key: count for key, count in target.items() if count},
+    }
+    data |= {key: said[key] for key in DECIDING if key in said}
+    if config.baselines:
+        data["baselines"] = {
+            name: dict(given.shares)
+            if given.shares is not None
+            else {"file": str(Path(given.file or "").resolve()), "format": given.format}
+            for name, given in config.baselines.items()
+        }
+    head = (
+        "# For results of runs that another trainer does, with the questions of the study that\n"
+        "# designed them: mixlaw import RESULTS --design FOLDER --into FOLDER, this one.\n"
+    )
+    return head + _yaml({key: value for key, value in data.items() if value != {}})
 
 
 def _objective(runs: RunTable) -> tuple[list[str], str, list[str]]:

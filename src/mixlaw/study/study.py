@@ -156,7 +156,9 @@ class Study(StudyRuns):
         Args:
             to, settings: as `export`.
             count: the next runs worth doing instead, as `ask`; nothing is written where none are.
-        Raises: StudyError: a study of a table without `count`; as `export` and `ask`.
+        The configs of a study that trains get a study.yaml beside them, for the results.
+        Raises: StudyError: a study of a table without `count`, or one that trains with it; as
+            `export` and `ask`.
         """
         return export_design(self, Path(out), to, count=count, settings=settings)
 

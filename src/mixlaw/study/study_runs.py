@@ -10,13 +10,14 @@ from mixlaw.interop import Columns, Hints
 from mixlaw.mixture import Mixture
 from mixlaw.plan.budget import BudgetPlan
 from mixlaw.plan.proposals import Plan
-from mixlaw.runs import RunSpec, RunTable, higher_is_better
+from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.schedule import Schedule
 from mixlaw.study.deciding import named_targets
 from mixlaw.study.folder import StudyFolder
-from mixlaw.study.importing import Outcome, Request, Taken, import_into, refuse_own_runs, take
-from mixlaw.study.own_runs import RUNS
+from mixlaw.study.importing import Outcome, Request, import_again, import_into
+from mixlaw.study.locking import locked
 from mixlaw.study.planning import Planning, told
+from mixlaw.study.taking import Taken, table_of, take
 
 
 class StudyRuns(StudyFolder):
@@ -31,10 +32,11 @@ class StudyRuns(StudyFolder):
         Raises: StudyError: neither runs nor the study name the domains, or the objective is on
             scores; and as `mixlaw.plan.propose`.
         """
-        plan = self.next_runs(count)
-        if not plan.stop:
-            self.accept(plan)
-        return plan
+        with locked(self.folder):
+            plan = self.next_runs(count)
+            if not plan.stop:
+                self.accept(plan)
+            return plan
 
     def next_runs(self, count: int = 1) -> Plan:
         """As `ask`, without remembering what is asked for."""
@@ -48,10 +50,6 @@ class StudyRuns(StudyFolder):
             self._planning.remember(plan, self.folder)
         else:
             self._own("ask").join(plan)
-
-    def further_specs(self, plan: Plan) -> list[RunSpec]:
-        """The run specs that a plan adds to the design of a study that trains."""
-        return self._own("ask").further_specs(plan)
 
     def tell(
         self,
@@ -68,7 +66,7 @@ class StudyRuns(StudyFolder):
         Raises: StudyError: a study that trains its runs itself, or a loss that is missing.
             RunTableError, MixtureError: what is told makes no sense.
         """
-        refuse_own_runs(self)
+        path = table_of(self)
         named = [target for target in named_targets(self.config) if not higher_is_better(target)]
         missing = [target for target in named if target not in targets]
         if missing:
@@ -76,26 +74,31 @@ class StudyRuns(StudyFolder):
                 f"{self.file} names {missing}, and the run that is told has {list(targets)}; a law "
                 "needs all of them of every run"
             )
-        path = self.folder / (self.config.table or RUNS)
-        run = told(
-            mixture,
-            targets,
-            num_params=num_params,
-            train_tokens=train_tokens,
-            seed=seed,
-            so_far=RunTable.read(path) if path.exists() else None,
-            domains=[domain.name for domain in self.domains()],
-        )
-        return self.take(run).runs
+        with locked(self.folder):
+            run = told(
+                mixture,
+                targets,
+                num_params=num_params,
+                train_tokens=train_tokens,
+                seed=seed,
+                so_far=RunTable.read(path) if path.exists() else None,
+                domains=[domain.name for domain in self.domains()],
+            )
+            return take(self, run).runs
 
     def take(self, runs: RunTable) -> Taken:
-        """Add finished runs to the study's table, in place of those of the same ids; what was asked
-        for and is among them is pending no more.
+        """Add finished runs to the study's table; what was asked for and is among them is pending
+        no more.
+
+        Rows of a run that the table has are replaced; of the same mixture and tokens, target by
+        target: what is not given stays. Columns of the table that are no columns of a `RunTable`
+        are kept in a copy of the file.
 
         Raises: StudyError: a study that trains its runs itself, domains that are none of the
             study's, or a loss that the study names and no run has.
         """
-        return take(self, runs)
+        with locked(self.folder):
+            return take(self, runs)
 
     def import_runs(
         self,
@@ -108,17 +111,23 @@ class StudyRuns(StudyFolder):
         """Import runs from where others keep them, and keep in import.yaml how; `mixlaw import`.
 
         Args:
-            sources: files, folders, addresses; none: the last import again, as import.yaml says.
+            sources: files, folders, addresses.
             kind: of the sources; None: by their looks.
             columns: what means what; None: guessed, with the hints.
             design: the folder of `export_design` whose runs these are.
         Raises: RunTableError: what cannot be read. StudyError: as `take`.
         """
-        if not sources:
-            return import_into(self.file)
         planned = None if design is None else Path(design)
         request = Request(tuple(map(str, sources)), kind, columns, hints or Hints(), planned)
         return import_into(self.file, request)
+
+    def import_again(self) -> list[Outcome]:
+        """Import all that was imported before, as import.yaml says: after an edit, or when the
+        sources have grown.
+
+        Raises: StudyError: nothing was, or it cannot be read any more; as `take`.
+        """
+        return import_again(self.file)
 
     def plan_budget(self, flops: float) -> BudgetPlan:
         """What a budget of FLOPs buys for this study; see `mixlaw.plan.budget`.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -74,18 +75,47 @@ def test_what_is_read_back_is_of_tokens(tmp_path):
         handover = Handover(schedule, PATHS, train_tokens=1_600_000, mean_document_tokens=LENGTHS)
         path = tmp_path / "mixture.json"
         path.write_text(HuggingFace().export(handover).files["mixture.json"])
-        back = HuggingFace().read(path, ["web", "code", "books"])
+        back = HuggingFace().read(path, ["web", "code"])
         for stage, wanted in zip(back.stages, schedule.stages, strict=True):
             assert stage.share == pytest.approx(wanted.share)
-            assert stage.mixture == pytest.approx(wanted.mixture)
+            assert {n: s for n, s in stage.mixture.items() if s} == pytest.approx(wanted.mixture)
 
 
 def test_a_plan_of_other_domains_is_refused(tmp_path):
     handover = Handover(Schedule.static(WANTED), PATHS, sequence_length=8)
     path = tmp_path / "mixture.json"
     path.write_text(HuggingFace().export(handover).files["mixture.json"])
-    with pytest.raises(ExportError, match="none is a domain here"):
-        HuggingFace().read(path, ["books"])
+    with pytest.raises(ExportError, match="'code' names none of the domains"):
+        HuggingFace().read(path, ["web", "books"])
+    assert HuggingFace().read(path, ["web", "code", "books"]).dose == {**WANTED, "books": 0.0}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"probabilities": {"web": 0.3, "code": 0.7}, "tokens_per_example": {"web": 0, "code": 0}},
+        {"stages": [{"web": 0}], "tokens_per_example": {"web": 1}},
+        {"stages": [], "tokens_per_example": {}},
+        {"probabilities": {"web": 1.0}, "tokens_per_example": {}},
+        [],
+    ],
+)
+def test_a_plan_of_nothing_is_refused(tmp_path, plan):
+    path = tmp_path / "mixture.json"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(ExportError, match=r"mixture\.json"):
+        HuggingFace().read(path, ["web", "code"])
+
+
+def test_the_trainer_is_told_the_seed_and_the_length():
+    handover = Handover(
+        Schedule.static(WANTED), PATHS, train_tokens=8000, sequence_length=8, seed=5
+    )
+    assert "TrainingArguments(seed=5)" in HuggingFace().export(handover).how
+    how = HuggingFace().export(replace(handover, batch_sequences=10)).how
+    assert "TrainingArguments(seed=5, max_steps=100), steps of 10 samples of 8 tokens" in how
+    with pytest.raises(ExportError, match="train longer"):
+        HuggingFace().export(replace(handover, batch_sequences=10_000))
 
 
 def test_notes_say_how_often_each_domain_is_seen():
@@ -123,7 +153,7 @@ def test_the_loader_stands_by_itself():
     exported = HuggingFace().export(Handover(Schedule.static(WANTED), PATHS, sequence_length=8))
     tree = ast.parse(exported.files["load_mixture.py"])
     names = {
-        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        (str(node.module) if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }

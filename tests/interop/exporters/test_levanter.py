@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -89,7 +90,8 @@ def test_stages_begin_at_steps_that_begin_a_block():
     assert start == pytest.approx(7500, abs=100)
     assert set(first) == {"web", "code"}
     assert second == {"code": 1.0}
-    assert made["trainer"] == {"num_train_steps": 10_000, "train_batch_size": 48}
+    assert made["trainer"] == {"seed": 0, "num_train_steps": 10_000, "train_batch_size": 48}
+    assert made["train_seq_len"] == 64
     assert exported.realised.stages[0].share == start / 10_000
 
 
@@ -110,6 +112,40 @@ def test_stages_that_could_not_begin_in_time_are_refused():
         Levanter().export(handover)
 
 
+def test_what_every_stage_loses_is_counted_together():
+    """Each of two stages begins half a step early or late, in a run of 10."""
+    only = [Mixture({name: 1.0}) for name in ("web", "code")]
+    schedule = Schedule.of([(0.25, only[0]), (0.25, only[1]), (0.25, only[0]), (0.25, only[1])])
+    handover = Handover(
+        schedule, PATHS, train_tokens=64 * 10 * 256, sequence_length=64, batch_sequences=256
+    )
+    with pytest.raises(ExportError, match="near their times"):
+        Levanter().export(handover)
+    longer = replace(handover, train_tokens=64 * 100 * 256)
+    assert [stage.share for stage in Levanter().export(longer).realised.stages] == [0.25] * 4
+
+
+def test_replicates_have_their_seeds():
+    for seed in (0, 1):
+        _, made = config(Handover(Schedule.static(WANTED), PATHS, seed=seed))
+        assert made["trainer"] == {"seed": seed}
+
+
+def test_a_run_shorter_than_a_step_is_refused():
+    handover = Handover(
+        Schedule.static(WANTED), PATHS, train_tokens=100, sequence_length=64, batch_sequences=8
+    )
+    with pytest.raises(ExportError, match="train longer"):
+        Levanter().export(handover)
+
+
+def test_what_is_raised_to_a_sample_is_said():
+    exported, _ = config(Handover(Schedule.static(Mixture({"web": 1 - 1e-9, "code": 1e-9})), PATHS))
+    assert any("{'code': '1e-09'}" in note for note in exported.notes)
+    exported, _ = config(Handover(Schedule.static(WANTED), PATHS))
+    assert not any("raised" in note for note in exported.notes)
+
+
 def test_stages_need_their_steps():
     with pytest.raises(ExportError, match="--batch-sequences"):
         Levanter().export(Handover(STAGED, PATHS, train_tokens=10**6, sequence_length=64))
@@ -127,6 +163,29 @@ def test_text_is_told_from_caches():
         "type": "concat",
         "children": {"0": {"cache_dir": "/c/1"}, "1": {"cache_dir": "/c/2"}},
     }
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("/d/c.csv",), "csv.*does not read"),
+        (("/d/x.jsonl", "/d/cache"), "not both"),
+    ],
+)
+def test_paths_that_levanter_would_not_read_are_refused(paths, message):
+    with pytest.raises(ExportError, match=message):
+        Levanter().export(Handover(Schedule.static(WANTED), {**PATHS, "web": paths}))
+
+
+@pytest.mark.parametrize("starts", [(0, -1), (0, 5000), (5, 500), (500, 0), (0, 0)])
+def test_stages_that_no_run_has_are_not_read(tmp_path, starts):
+    path = tmp_path / "levanter.yaml"
+    path.write_text(
+        f"data: {{train_weights: [[{starts[0]}, {{web: 1}}], [{starts[1]}, {{code: 1}}]]}}\n"
+        "trainer: {num_train_steps: 1000}\n"
+    )
+    with pytest.raises(ExportError, match=r"levanter\.yaml: stages begin at the steps"):
+        Levanter().read(path, ["web", "code"])
 
 
 def test_a_schedule_is_read_back(tmp_path):

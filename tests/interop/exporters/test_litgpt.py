@@ -23,12 +23,27 @@ def test_the_plan_has_weights_and_folders():
     assert made["seed"] == 5
 
 
+def test_the_command_has_the_seed_and_the_length():
+    handover = Handover(
+        Schedule.static(WANTED),
+        PATHS,
+        train_tokens=51_200,
+        sequence_length=64,
+        batch_sequences=8,
+        seed=5,
+    )
+    options = LitGpt().export(handover).how.split(" FOLDER ")[1]
+    assert options == (
+        "--seed 5 --train.max_tokens 51200 --train.max_seq_length 64 --train.global_batch_size 8"
+    )
+
+
 def test_the_module_stands_by_itself():
     exported = LitGpt().export(Handover(Schedule.static(WANTED), PATHS))
     tree = ast.parse(exported.files["litgpt_mixture.py"])
     names = {
-        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        (str(node.module) if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert names - sys.stdlib_module_names == {"litdata", "litgpt"}
+    assert names - sys.stdlib_module_names == {"litdata", "litgpt", "torch"}

@@ -51,6 +51,29 @@ def test_num_epoch_lets_the_most_repeated_domain_last():
     how = MaxText().export(handover).how
     assert "num_epoch=4" in how  # 3000 of 900 tokens
     assert "'run_name=a run'" in how
+    assert "steps=" not in how
+
+
+def test_the_command_has_the_seeds_and_the_length():
+    handover = Handover(
+        Schedule.static(WANTED),
+        PATHS,
+        sequence_length=64,
+        train_tokens=64 * 8 * 100,
+        batch_sequences=8,
+        seed=7,
+    )
+    exported = MaxText().export(handover)
+    options = exported.how.replace("\\", " ").split()
+    assert {"steps=100", "max_target_length=64", "per_device_batch_size=..."} < {*options}
+    assert {"data_shuffle_seed=7", "init_weights_seed=7"} < {*options}
+    assert any("of 8 samples: per_device_batch_size" in note for note in exported.notes)
+
+
+def test_a_pattern_that_maxtext_would_not_expand_is_refused():
+    paths = {**PATHS, "web": ("/a/*/web-0",)}
+    with pytest.raises(ExportError, match=r"'/a/\*/web-0'; MaxText expands"):
+        MaxText().export(Handover(Schedule.static(WANTED), paths, sequence_length=64))
 
 
 def test_two_patterns_of_a_domain_are_refused():

@@ -56,7 +56,13 @@ def test_the_command_can_be_pasted():
     assert options["--train-iters"] == "25"
     assert options["--seq-length"] == "100"
     assert options["--global-batch-size"] == "4"
-    assert options["--seed"] == "9"
+    assert options["--seed"] == "10"
+
+
+def test_the_first_seed_is_one_that_the_trainer_takes():
+    """It refuses 0, which is a study's default."""
+    how = Megatron().export(handover({"web": ("/w",), "code": ("/c",)})).how
+    assert "--seed 1\n" in how
 
 
 def test_several_files_of_a_domain_are_weighted_by_their_sizes(tmp_path):
@@ -91,6 +97,16 @@ def test_a_domain_that_is_never_drawn_is_told():
     assert "a run of 1 samples draws none of ['code']" in exported.notes
 
 
+def test_long_runs_draw_none_of_the_smallest():
+    shares = normalised([0.999_999_999, 1e-9])
+    assert draws(shares, EXACT_SAMPLES + 1) == [EXACT_SAMPLES + 1, 0]
+    given = {"train_tokens": 200_000, "sequence_length": 1}
+    rare = {"web": 1 - 1e-6, "code": 1e-6}
+    exported = Megatron().export(handover({"web": ("/w",), "code": ("/c",)}, rare, **given))
+    assert exported.realised.dose["code"] == 0
+    assert "a run of 200,000 samples draws next to none of ['code']" in exported.notes
+
+
 def test_a_run_of_unknown_size_is_told():
     exported = Megatron().export(handover({"web": ("/w",), "code": ("/c",)}))
     assert exported.realised.dose == MIXTURE
@@ -107,13 +123,20 @@ def test_a_run_shorter_than_a_sample_is_refused():
     "text",
     [
         "30 /d/web_text_document 10 /d/code_text_document 40 /x/web_b\n",
-        "--data-path 30 /d/web_text_document \\\n 10 /d/code_text_document 40 /x/web_b",
+        "--data-path 30 /d/web_text_document \\\n 10 /d/code_text_document 40 /x/web_b \\\n",
+        "30 /my-data-path/web_a 10 /it's/code_a 40 /x/web_b\n",
+        "torchrun x.py --data-path 30 /d/web_a 10 /d/code_a 40 '/my x/web b' --split 949,50,1",
+        '#!/bin/bash\n# don\'t\nDATA_ARGS="--data-path 30 /d/web_a \\\n 10 /d/code_a 40 /d/web_b"\n'
+        "torchrun pretrain_gpt.py $DATA_ARGS --split 949,50,1",
+        'ARGS="--train-data-path 30 /d/web_a 10 /d/code_a 40 /d/web_b --split 9,1,0"\npython x.py',
+        "ARGS=(\n  --data-path 30 /d/web_a 10 /d/code_a\n  40 /d/web_b\n)\npython x.py",
+        "ARGS=(--seed 3 --train-data-path 30 /d/web_a 10 /d/code_a 40 /d/web_b --split 9,1,0)",
         json.dumps({"train": "30 /d/web_a 10 /d/code_a 40 /x/web_b", "valid": None}),
         json.dumps([30, "/d/web_a", 10, "/d/code a", "40", "/x/web_b"]),
     ],
 )
 def test_blends_are_read_however_they_were_written(tmp_path, text):
-    (tmp_path / "blend").write_text(text.replace("\\\n", "\n"))
+    (tmp_path / "blend").write_text(text)
     back = Megatron().read(tmp_path / "blend", ["web", "code", "books"])
     assert back.dose == {"web": 0.875, "code": 0.125, "books": 0.0}
 
@@ -125,7 +148,10 @@ def test_blends_are_read_however_they_were_written(tmp_path, text):
         ("/d/web /d/code", "the weight of '/d/code' is '/d/web'"),
         ("1 /d/web 1 /d/arts", "names none of the domains"),
         (json.dumps({"valid": ["1", "/d/web"]}), "holds no blend"),
-        ("{", "could not read a blend"),
+        ("{", "is not a blend: Expecting"),
+        ("--data-path 'x", "is not a blend: No closing quotation"),
+        ("--data-path $BLEND", "paths without weights"),
+        (json.dumps(["1e308", "/d/web", "1e308", "/d/code"]), "is not a blend"),
     ],
 )
 def test_what_is_no_blend_is_refused(tmp_path, text, told):

@@ -147,15 +147,31 @@ def test_a_config_with_stages_is_read(tmp_path):
     assert back.to_list() == [[0.75, {"web": 0.75, "code": 0.25}], [0.25, {"web": 0, "code": 1}]]
 
 
+def test_the_weights_of_configs_of_2024_are_read(tmp_path):
+    (tmp_path / "c.yaml").write_text(config([(1, {"dataset_folder": {"/d/web": 3, "/d/code": 1}})]))
+    back = Nanotron().read(tmp_path / "c.yaml", ["web", "code"])
+    assert back.dose == {"web": 0.75, "code": 0.25}
+
+
+def test_the_batch_that_the_starts_stand_on_is_told():
+    assert "* dp: 4\n" in Nanotron().export(HANDOVER).how
+    assert "* dp" not in Nanotron().export(replace(HANDOVER, batch_sequences=None)).how
+
+
+TWO = [(1, {"dataset_folder": "/web"}), (9, {"dataset_folder": "/code"})]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        (config([]), "is not a config with data_stages"),
+        (config(TWO, tokens=3), "is not a config with data_stages"),
+        (config([TWO[0], TWO[0]], tokens={"train_steps": 9}), "two stages start at one step"),
+        (config(TWO[1:]), "the first stage starts at step 9, not at 1"),
+        ("data_stages: [1\nb: {", r"c.yaml is not .*: line 2, column"),
         (config([(1, {"dataset_folder": ["/web", "/code"]})]), "folders without weights"),
-        (config([(1, {"hf_dataset_or_datasets": "c4"})]), "no data_stages of weighted folders"),
-        (
-            config([(1, {"dataset_folder": "/web"}), (9, {"dataset_folder": "/code"})]),
-            "tokens.train_steps is None",
-        ),
+        (config([(1, {"hf_dataset_or_datasets": "c4"})]), "it has no 'dataset_folder'"),
+        (config(TWO), "tokens.train_steps is None"),
         (config([(1, {"dataset_folder": "/arts"})]), "names none of the domains"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from mixlaw.schedule import Schedule
 STAGED = Schedule.of(
     [(0.75, Mixture({"web": 0.7, "code": 0.3})), (0.25, Mixture({"web": 0.5, "books": 0.5}))]
 )
+THREE = Schedule.static(Mixture({"web": 0.5, "code": 0.3, "books": 0.2}))
 HANDOVER = Handover(
     STAGED,
     train_tokens=10_050,
@@ -75,14 +77,34 @@ def test_weights_of_any_sum_are_read(tmp_path):
     assert back.dose == {"web": 0.75, "code": 0.25, "books": 0.0}
 
 
+def test_a_domain_may_be_called_stages(tmp_path):
+    (tmp_path / "mine.yaml").write_text("stages: 3\nweb: 1\n")
+    assert Yaml().read(tmp_path / "mine.yaml", ["web", "stages"]).dose["stages"] == 0.75
+
+
+def test_what_is_no_yaml_is_refused_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("web: [1\nb: {")
+    with pytest.raises(ExportError, match=r"mine.yaml is not a mixture.*: line 2, col") as raised:
+        Yaml().read(tmp_path / "mine.yaml", ["web"])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_run_of_fewer_samples_than_domains_is_refused():
+    with pytest.raises(ExportError, match=r"2 samples long, and 3 domains .* --train-tokens"):
+        Json().export(replace(HANDOVER, schedule=THREE, train_tokens=20, batch_sequences=1))
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
         ({"format": 2, "stages": []}, "has format 2; this version reads format 1"),
-        ({"format": 1, "stages": [{"share": 1}]}, "a stage is not"),
-        ({"format": 1, "stages": 3}, "a stage is not"),
-        ({"format": 1, "stages": []}, "a stage is not"),
-        ({"format": 1, "stages": [{"share": 0.5, "domains": {"a": {"weight": 1}}}]}, "a stage is"),
+        ({"format": 1, "stages": [{"share": 1}]}, "is not a mixture"),
+        ({"format": 1, "stages": 3}, "'format' names none of the domains"),
+        ({"format": 1, "stages": []}, "is not a mixture"),
+        (
+            {"format": 1, "stages": [{"share": 0.5, "domains": {"a": {"weight": 1}}}]},
+            "is not a mixture",
+        ),
         ({"b": 1.0}, "names none of the domains"),
         ({"a": "much"}, "the weight of 'a' is 'much'"),
     ],

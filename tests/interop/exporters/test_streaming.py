@@ -34,6 +34,8 @@ def test_a_run_of_known_length_chooses_its_samples():
         "shuffle_seed": 4,
     }
     assert exported.realised.dose["web"] == 699 / 999
+    assert made["seed"] == 4
+    assert made["max_duration"] == "1ep"
 
 
 def test_a_run_of_unknown_length_has_proportions():
@@ -41,6 +43,7 @@ def test_a_run_of_unknown_length_has_proportions():
     streams = made["train_loader"]["dataset"]["streams"]
     assert {name: stream["proportion"] for name, stream in streams.items()} == WANTED
     assert "epoch_size" in exported.notes[0]
+    assert "max_duration" not in made
 
 
 def test_documents_are_counted_by_their_length():
@@ -68,6 +71,12 @@ def test_stages_are_timed_in_tokens_that_sum_to_the_run():
     assert later["dataset"]["streams"]["code"]["choose"] == 250
     assert later["dataset"]["shuffle_seed"] != first["shuffle_seed"]
     assert exported.realised == STAGED
+    assert made["global_train_batch_size"] == 10
+
+
+def test_stages_need_whole_batches():
+    with pytest.raises(ExportError, match="--batch-sequences"):
+        Streaming().export(Handover(STAGED, PATHS, train_tokens=64 * 1000, sequence_length=64))
 
 
 def test_a_curriculum_of_documents_is_refused():
@@ -89,7 +98,9 @@ def test_a_domain_of_several_folders_is_told_to_merge_them():
 
 
 def test_a_curriculum_is_read_back(tmp_path):
-    handover = Handover(STAGED, PATHS, train_tokens=64 * 1000, sequence_length=64)
+    handover = Handover(
+        STAGED, PATHS, train_tokens=64 * 1000, sequence_length=64, batch_sequences=10
+    )
     path = tmp_path / "config.yaml"
     path.write_text(Streaming().export(handover).files["streaming.yaml"])
     back = Streaming().read(path, ["web", "code"])
@@ -100,5 +111,14 @@ def test_a_curriculum_is_read_back(tmp_path):
 def test_repeats_depend_on_the_data_and_are_not_read(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("train_loader: {dataset: {streams: {web: {local: /w, repeat: 2}}}}\n")
-    with pytest.raises(ExportError, match="neither proportion nor choose"):
+    with pytest.raises(ExportError, match="neither choose nor proportion"):
         Streaming().read(path, ["web"])
+
+
+def test_counts_and_proportions_are_not_mixed(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "train_loader: {dataset: {streams: {web: {proportion: .4}, code: {choose: 600}}}}\n"
+    )
+    with pytest.raises(ExportError, match=r"all of the streams \['web', 'code'\]"):
+        Streaming().read(path, ["web", "code"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -41,6 +43,21 @@ def test_regmix_finds_each_domain_with_its_weight():
     made = yaml.safe_load(exported.files["mixture.yaml"])
     assert made["valid"] == {"valid_web_": 1.0, "valid_code_": 1.0}
     assert made["data_seed"] == 7
+
+
+def test_the_file_has_the_length_of_the_run():
+    handover = replace(
+        handed(web="train_web", code="train_code"),
+        train_tokens=2048 * 512 * 300,
+        sequence_length=2048,
+        batch_sequences=512,
+    )
+    made = yaml.safe_load(TinyLlama().export(handover).files["mixture.yaml"])
+    # RegMix counts its iterations anew only if global_batch_size is there, too
+    assert (made["max_step"], made["global_batch_size"]) == (300, 512)
+    unknown = TinyLlama().export(handed(web="train_web", code="train_code"))
+    assert "max_step" not in unknown.files["mixture.yaml"]
+    assert "25,000 steps" in unknown.notes[-1]
 
 
 def test_other_prefixes_are_not_validated():

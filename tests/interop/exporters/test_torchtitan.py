@@ -14,16 +14,30 @@ from mixlaw.schedule import Schedule
 
 HANDOVER = Handover(
     Schedule.static(Mixture({"Web": 0.6, "code": 0.4, "none": 0.0})),
-    paths={"Web": ("/d/web", "/e/web"), "code": ("allenai/c4",)},
+    paths={"Web": ("/d/web", "/e/web"), "code": ("allenai/c4:en",)},
     seed=12,
 )
 
 
 def test_datasets_are_registered_as_torchtitan_looks_them_up():
     text = Torchtitan().export(HANDOVER).files["mixlaw_data.py"]
-    assert "    'mix:web': ['/d/web', '/e/web'],\n    'mix:code': ['allenai/c4'],\n" in text
+    assert "    'mix:web': [{'path': '/d/web'}, {'path': '/e/web'}],\n" in text
+    assert "    'mix:code': [{'path': 'allenai/c4', 'name': 'en'}],\n" in text
     assert "HFDataSource(dataset='mix:web', weight=0.6)," in text
     assert "seed=12," in text
+
+
+def test_files_are_given_as_load_dataset_takes_them():
+    paths = {"Web": ("/d/a.jsonl", "/d/b.jsonl"), "code": ("/d/[1].parquet",)}
+    text = Torchtitan().export(replace(HANDOVER, paths=paths)).files["mixlaw_data.py"]
+    assert "[{'path': 'json', 'data_files': ['/d/a.jsonl', '/d/b.jsonl']}]" in text
+    assert "[{'path': 'parquet', 'data_files': ['/d/[[]1].parquet']}]" in text
+
+
+def test_a_run_shorter_than_a_step_is_refused():
+    short = replace(HANDOVER, train_tokens=10, sequence_length=64, batch_sequences=8)
+    with pytest.raises(ExportError, match=r"torchtitan would do nothing: .* \(8 x 64 tokens"):
+        Torchtitan().export(short)
 
 
 def test_names_that_differ_in_case_only_are_refused():
@@ -46,9 +60,9 @@ def test_what_is_known_of_the_run_is_handed_over():
     ("text", "told"),
     [
         ("x = 1\n", "holds no mixture"),
-        ("HFDataSource(dataset=name)", "could not read HFDataSource"),
+        ("HFDataSource(dataset=name)", "is not a module with HFDataSource"),
         ("HFDataSource(dataset='arts')", "names none of the domains"),
-        ("def (", "could not read HFDataSource"),
+        ("def (", "is not a module with HFDataSource"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, told):

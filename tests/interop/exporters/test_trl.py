@@ -22,6 +22,20 @@ def test_datasets_are_named_as_load_dataset_takes_them():
     assert exported.unit == SAMPLE
 
 
+def test_the_config_has_the_seed_and_the_length():
+    handover = Handover(
+        Schedule.static(WANTED),
+        PATHS,
+        train_tokens=64 * 8 * 100,
+        sequence_length=64,
+        batch_sequences=8,
+        seed=3,
+    )
+    made = yaml.safe_load(Trl().export(handover).files["trl_datasets.yaml"])
+    del made["datasets"]
+    assert made == {"seed": 3, "max_steps": 100, "max_length": 64}
+
+
 def test_notes_say_how_large_the_mixture_is():
     handover = Handover(
         Schedule.static(WANTED),
@@ -44,9 +58,15 @@ def test_fractions_are_read_by_what_names_the_domain(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(
         "model: x\ndatasets:\n- {path: json, data_files: /d/web.jsonl, fraction: 3}\n"
-        "- {path: owner/x, name: code, fraction: 1}\n"
+        "- {path: owner/x, name: code, fraction: .5}\n"
+        "- {path: json, data_dir: /d/code, fraction: .5}\n"
     )
     assert Trl().read(path, ["web", "code"]).dose == {"web": 0.75, "code": 0.25}
+    path.write_text("datasets:\n- {path: json, data_files: {train: /d/web.jsonl}, fraction: 1}\n")
+    assert Trl().read(path, ["web"]).dose == {"web": 1.0}
+    path.write_text("datasets: [owner/web]\n")
+    with pytest.raises(ExportError, match="each with a fraction"):
+        Trl().read(path, ["web"])
     path.write_text("datasets:\n- {path: owner/web}\n")
     with pytest.raises(ExportError, match="how many rows"):
         Trl().read(path, ["web"])

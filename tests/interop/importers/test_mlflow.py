@@ -226,3 +226,27 @@ def test_ten_thousand_runs(tmp_path, database):
     runs = read(path, names=["loss"])
     assert len(runs) == 10_003
     assert all(runs[f"r{n}"].series["loss"].values[0] == n for n in range(0, 10_000, 999))
+
+
+def test_runs_end_where_all_that_is_not_of_the_machine_ends(tmp_path):
+    log(f"sqlite:///{tmp_path}/mlflow.db")
+    for run in MlFlow().read([str(tmp_path)], names=["odd"]):
+        assert run.ends == {"_step": 20}
+        assert run.ended == (run.name == "run 0")
+    made = client(f"sqlite:///{tmp_path}/mlflow.db")
+    (first, *_) = MlFlow().read([str(tmp_path)])
+    made.log_metric(first.run, "system/cpu", 50.0, step=999)
+    (first, *_) = MlFlow().read([str(tmp_path)], names=["odd"])
+    assert first.ends == {"_step": 20}
+
+
+def test_text_that_is_none_in_a_damaged_file_is_an_error_of_one_line(database, tmp_path):
+    content = bytearray(database.read_bytes())
+    at = content.index(b"CREATE TABLE")
+    while at >= 0:
+        content[at + 13 : at + 15] = b"\xff\xfe"
+        at = content.find(b"CREATE TABLE", at + 13)
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(RunTableError, match=r"cannot read .*mlflow\.db") as caught:
+        list(MlFlow().read([str(tmp_path)]))
+    assert "\n" not in str(caught.value)

@@ -314,3 +314,34 @@ def unchecked(data: bytes) -> bytes:
 
     header = struct.pack("<Q", len(data))
     return header + struct.pack("<I", masked_crc32c(header)) + data + bytes(4)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_end_is_that_of_all_scalars_whichever_are_wanted(tmp_path, together):
+    rows = [{"train": 3.0, "eval": 2.0}, {"train": 2.0}, {"train": 1.0}]
+    events = [
+        event
+        for step, row in enumerate(rows, start=1)
+        for event in (
+            [scalars(step, **row)]
+            if together
+            else [scalars(step, **{t: v}) for t, v in row.items()]
+        )
+    ]
+    samples = [scalars(512 * step, **{"loss vs samples": 1.0}) for step in (1, 2, 3)]
+    write(tmp_path / "a/events.out.tfevents.1", *events, *samples)
+    for names in (["eval"], [], None):
+        assert read(tmp_path / "a", names=names)["a"].end("_step") == 3
+    both = read(tmp_path / "a", names=["eval", "loss vs samples"])["a"]
+    assert curve(both, "eval") == [(1, 2.0)]
+    assert (both.series["loss vs samples"].axis, both.end("samples")) == ("samples", 1536)
+
+
+def test_a_damaged_step_is_no_end(tmp_path):
+    path = write(tmp_path / "a/events.out.tfevents.1", scalars(1, loss=1.0), scalars(2, loss=2.0))
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"\x10\x02") + 1] = 99
+    path.write_bytes(content)
+    run = read(tmp_path / "a", names=["eval"])["a"]
+    assert run.end("_step") == 1
+    assert "damaged" in run.notes[0]

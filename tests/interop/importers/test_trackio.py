@@ -163,3 +163,25 @@ def test_a_locked_file_says_so(tmp_path, monkeypatch):
     with pytest.raises(RunTableError, match=r"locked; it is being written to"):
         read(path)
     writer.close()
+
+
+def test_the_end_is_that_of_all_metrics(tmp_path):
+    path = project(tmp_path / "p.db")
+    assert read(path, names=["eval/loss/web"])["id-a"].ends == {"_step": 20}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("metrics = NULL", "metrics, row 1: no JSON"),
+        ("step = 'x'", "metrics, row 1: 'x' is no step"),
+        ("run_id = NULL, run_name = NULL", "is damaged: a run is called None"),
+    ],
+)
+def test_cells_of_a_damaged_file(tmp_path, change, message):
+    path = project(tmp_path / "p.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE metrics SET {change} WHERE id = 1")
+    connection.close()
+    with pytest.raises(RunTableError, match=message):
+        read(path)

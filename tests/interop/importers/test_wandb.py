@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from mixlaw.errors import MissingExtraError, RunTableError
+from mixlaw.interop import Hints, import_runs
 from mixlaw.interop.importers import recognise
 from mixlaw.interop.importers.wandb import WeightsAndBiases
 from mixlaw.interop.logged import LoggedRun
@@ -124,6 +125,51 @@ def test_series_lie_over_the_metric_that_the_run_defined_for_them(folder):
     assert curve(run, "tokens") == [(1000 * step, 1000 * step) for step in range(5)]
     assert math.isnan(run.series["odd"].values[0])
     assert "absent" not in run.series
+
+
+def test_series_know_their_axis_and_the_end_is_that_of_all(folder):
+    runs = read(folder, names=["train/loss", "eval/loss/web"])
+    losses, evals = (runs["first"].series[name] for name in ("train/loss", "eval/loss/web"))
+    assert (losses.axis, losses.counts) == ("_step", None)
+    assert evals.axis == "tokens"
+    assert evals.counts is not None
+    assert evals.counts.tolist() == [0, 2, 4]
+    # What came after is no number of training.
+    assert runs["first"].ends == {"_step": 4, "tokens": 4000}
+    assert [run.ended for run in runs.values()] == [True, False, True]
+
+
+def test_targets_over_an_epoch_and_over_steps(tmp_path, wandb, begin):
+    """Ten epochs of ten steps: a step of one is not a step of the other."""
+    run = begin(tmp_path, "both")
+    run.define_metric("epoch")
+    run.define_metric("eval/web/loss", step_metric="epoch")
+    for step in range(1, 101):
+        row = {"eval/code/loss": 5 - step / 100, "tokens": 1000 * step}
+        row |= {"epoch": step // 10, "eval/web/loss": 3 - step / 100} if step % 10 == 0 else {}
+        run.log(row, step=step)
+    run.finish()
+    wandb.teardown()
+    found = import_runs([tmp_path], hints=Hints(mixture="config.mixture.*"))
+    assert found.table.values.tolist() in ([[4.0, 2.0]], [[2.0, 4.0]])
+    assert found.table.train_tokens.tolist() == [100_000]
+    assert found.notes == ()
+
+
+def test_an_axis_that_was_not_logged_to_the_end_says_nothing_of_it(tmp_path, wandb, begin):
+    run = begin(tmp_path, "half")
+    run.define_metric("epoch")
+    run.define_metric("eval/*", step_metric="epoch")
+    for step in range(1, 101):
+        more = {"epoch": step, "eval/web/loss": 3.0} if step <= 50 else {}
+        run.log({"train/loss": 3.0} | more, step=step)
+    run.finish()
+    wandb.teardown()
+    assert read(tmp_path, names=["eval/web/loss"])["half"].ends == {"_step": 100, "epoch": math.inf}
+    hints = Hints(mixture="config.mixture.*", train_tokens=1e6)
+    found = import_runs([tmp_path], hints=hints)
+    assert math.isnan(found.table.train_tokens[0])
+    assert "half (step 50 of more)" in found.notes[0]
 
 
 def test_a_file_a_folder_and_many(folder):
@@ -294,7 +340,13 @@ def test_runs_of_the_cloud(wandb, monkeypatch):
     assert curve(run, "tokens") == [(200, 200)]
     assert math.isnan(run.series["eval/a"].values[0])
     whole = read("wandb://team/p/abc/", names=["train/loss", "eval/a", "tokens"])["abc"]
-    assert cloud.asked[1:] == [["train/loss", "_step"], ["eval/a", "tokens"], ["tokens"]]
+    assert cloud.asked[1:] == [
+        *(["eval/a", "tokens", "_step"], ["tokens", "_step"], ["train/loss", "_step"])
+    ]
+    counts = whole.series["eval/a"].counts
+    assert counts is not None
+    assert counts.tolist() == [0, 2]
+    assert whole.ends == {"_step": 2, "tokens": 200}
     assert curve(whole, "train/loss") == [(0, 3), (1, 2), (2, 1)]
     assert whole.series["eval/a"].steps.tolist() == [0, 200]
     assert curve(whole, "tokens") == [(0, 0), (100, 100), (200, 200)]

@@ -81,7 +81,7 @@ def test_the_trainer_draws_the_mixture_of_the_table(folder, monkeypatch):
 
 def test_importing_again_changes_nothing(folder):
     table = (folder / "runs.csv").read_bytes()
-    done = Study(folder).import_runs()
+    (done,) = Study(folder).import_again()
     assert len(done.taken.same) == 7
     assert not done.taken.added
     assert not done.taken.changed

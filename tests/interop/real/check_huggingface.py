@@ -78,6 +78,24 @@ def test_static_shares_within_the_noise_of_draws_and_the_same_twice(tmp_path, fo
         assert abs(counts[name] / 5000 - share) < 4 * noise
 
 
+@pytest.mark.parametrize(("files", "alike"), [(1, False), (2, True)])
+def test_ranks_draw_alike_where_they_share_the_files_evenly(tmp_path, files, alike):
+    """What the notes warn of."""
+    paths = {}
+    for name in ("web", "code"):
+        for part in range(files):
+            data = Dataset.from_dict({"domain": [name] * 500})
+            data.to_json(tmp_path / f"{name}-{part}.jsonl")
+        paths[name] = tuple(str(tmp_path / f"{name}-{part}.jsonl") for part in range(files))
+    wanted = Schedule.static(Mixture({"web": 0.5, "code": 0.5}))
+    exported = HuggingFace().export(Handover(wanted, paths, sequence_length=8))
+    data = load_as_a_user(exported, tmp_path)(streaming=True)
+    ranks = [split_dataset_by_node(data, rank=rank, world_size=2).take(40) for rank in range(2)]
+    drawn = [[row["domain"] for row in rank] for rank in ranks]
+    assert (drawn[0] == drawn[1]) is alike
+    assert any("draws the domains of all ranks alike" in note for note in exported.notes)
+
+
 def test_documents_of_other_lengths_give_the_wanted_tokens(tmp_path):
     tokens = {"web": 400.0, "code": 1600.0, "a b'[1]": 100.0}
     exported = HuggingFace().export(handed(write_domains(tmp_path), mean_document_tokens=tokens))

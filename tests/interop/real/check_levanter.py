@@ -3,10 +3,13 @@ we said."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.metadata
+import importlib.util
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +70,28 @@ def handed(schedule, **more):
 
 def test_the_library_is_the_one_we_name():
     assert importlib.metadata.version("marin-levanter") in Levanter.checked
+
+
+def test_the_settings_of_a_run_are_fields_of_the_configs():
+    """Of their source: levanter.main cannot be imported here."""
+    exported = Levanter().export(
+        handed(
+            Schedule.static(WANTED), train_tokens=64 * 800, sequence_length=64, batch_sequences=8
+        )
+    )
+    made = yaml.safe_load(exported.files["levanter_data.yaml"])
+    assert set(made) <= fields("main/train_lm.py", "TrainLmConfig")
+    assert set(made["trainer"]) <= fields("trainer.py", "TrainerConfig")
+    assert set(made["data"]) <= fields("data/text/datasets.py", "LmDataConfig")
+
+
+def fields(file, name):
+    """Of a dataclass."""
+    (home,) = importlib.util.find_spec("levanter").submodule_search_locations
+    for node in ast.walk(ast.parse((Path(home) / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return {part.target.id for part in node.body if isinstance(part, ast.AnnAssign)}
+    raise LookupError(name)
 
 
 def test_every_block_holds_exactly_the_realised_shares():

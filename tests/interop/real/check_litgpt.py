@@ -14,6 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from litdata.streaming import TokensLoader
 from litdata.streaming.writer import BinaryWriter
+from litgpt import pretrain
 from litgpt.data import DataModule
 
 from mixlaw import Mixture, Schedule
@@ -76,6 +77,44 @@ def test_the_domains_drawn_are_within_the_noise_of_draws(exported, module, tmp_p
         noise = np.sqrt(share * (1 - share) / len(drawn))
         assert abs(counts[IDS[name]] / len(drawn) - share) < 4 * noise
     assert next(iter(data.val_dataloader())).shape == (4, 9)
+
+
+def test_workers_and_ranks_draw_apart(exported, module, tmp_path):
+    data = module.Mixture(val_path=tmp_path / "code", num_workers=2)
+    data.connect(batch_size=4, max_seq_length=8)
+    loader = data.train_dataloader()
+    batches = [tuple(batch[:, 0].tolist()) for batch in loader]
+    assert batches == [tuple(batch[:, 0].tolist()) for batch in data.train_dataloader()]
+    assert batches[0::2][:8] != batches[1::2][:8]  # the two workers take turns
+    counts = Counter(token for batch in batches for token in batch)
+    for name, share in exported.realised.dose.items():
+        noise = np.sqrt(share * (1 - share) / counts.total())
+        assert abs(counts[IDS[name]] / counts.total() - share) < 4 * noise
+
+    def drawn(rank):
+        mixed = data.train_dataloader().dataset
+        for part in mixed._datasets:
+            part.distributed_env.world_size, part.distributed_env.global_rank = 2, rank
+        return [int(row[0]) for row, _ in zip(mixed, range(40), strict=False)]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+
+
+def test_litgpt_takes_our_options(exported, tmp_path):
+    handover = Handover(
+        Schedule.static(WANTED),
+        paths={name: (f"/d/{name}",) for name in IDS},
+        train_tokens=51_200,
+        sequence_length=64,
+        batch_sequences=8,
+        seed=5,
+    )
+    parser = ArgumentParser()
+    parser.add_function_arguments(pretrain.setup)
+    _, _, options = LitGpt().export(handover).how.partition(" FOLDER ")
+    known = parser.parse_args(["--model_name", "pythia-14m", *options.split()])
+    assert (known.seed, known.train.max_tokens, known.train.max_seq_length) == (5, 51_200, 64)
+    assert known.train.global_batch_size == 8
 
 
 def test_a_domain_of_two_folders_is_read_by_their_sizes(module, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import sys
 import types
 from collections import Counter
 from pathlib import Path
@@ -77,13 +78,13 @@ def test_our_index_is_theirs_up_to_the_longest_run_followed():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_longer_runs_are_off_by_a_sample_or_two(seed):
+def test_longer_runs_are_off_by_a_sample(seed):
     rng = np.random.default_rng(seed)
-    weights = np.round(rng.dirichlet(np.full(25, 0.3)), 6) + 1e-6
-    num_samples = 2_000_000
+    weights = np.round(rng.dirichlet(np.full(100, 0.1)), 6) + 1e-6
+    num_samples = 100_001 if seed % 2 else 2_000_000
     theirs = counted(weights.tolist(), num_samples)
     ours = draws(normalised(normalised(weights)), num_samples)
-    assert np.abs(np.subtract(ours, theirs)).max() <= 2
+    assert np.abs(np.subtract(ours, theirs)).max() <= 1
 
 
 def test_indexed_dataset_reads_our_token_files_token_for_token(tmp_path):
@@ -140,17 +141,60 @@ def test_the_file_of_arguments_is_the_same_blend(tmp_path):
     assert from_args[1] == [0.55, 0.3, 0.149, 0.001]
 
 
-def bridge_parser():
-    """Bridge's reader of blends, out of its module, whose imports need Transformer Engine and with
-    it a GPU. Megatron-LM's megatron/training/utils.py, in no wheel, has the same lines."""
-    bridge = importlib.util.find_spec("megatron.bridge")
-    path = Path(bridge.submodule_search_locations[0]) / "data/loaders.py"
-    name = "get_blend_and_blend_per_split"
-    tree = ast.parse(path.read_text())
+BRIDGE = Path(importlib.util.find_spec("megatron.bridge").submodule_search_locations[0])
+
+
+def bridge_function(path, name, **scope):
+    """A function of Bridge, out of its module, whose imports need Transformer Engine and with it a
+    GPU."""
+    tree = ast.parse((BRIDGE / path).read_text())
     tree.body = [node for node in tree.body if getattr(node, "name", "") == name]
-    scope = {"Optional": Optional, "json": json, "get_blend_from_list": get_blend_from_list}
-    exec(compile(tree, str(path), "exec"), scope)
+    exec(compile(tree, path, "exec"), scope)
     return scope[name]
+
+
+def bridge_parser():
+    """Its reader of blends. Megatron-LM's megatron/training/utils.py, in no wheel, has the same
+    lines."""
+    return bridge_function(
+        "data/loaders.py",
+        "get_blend_and_blend_per_split",
+        Optional=Optional,
+        json=json,
+        get_blend_from_list=get_blend_from_list,
+    )
+
+
+def test_the_lines_for_bridge_set_the_blend(tmp_path, monkeypatch):
+    """As printed, on the part of a recipe's config that they touch."""
+    paths = {name: (f"/d/{name}_text_document",) for name in MIXTURE}
+    exported = Megatron().export(handover(paths, 100))
+    (tmp_path / "blend_per_split.json").write_text(exported.files["blend_per_split.json"])
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("megatron.bridge.recipes.utils.dataset_utils")
+    name = "get_blend_fields_from_data_paths"
+    found = bridge_function(
+        "recipes/utils/dataset_utils.py",
+        name,
+        **dict.fromkeys(["_BLEND_TYPE", "_BLEND_PER_SPLIT_TYPE", "_SPLIT_TYPE"], object),
+        Optional=Optional,
+        List=list,
+        Tuple=tuple,
+        get_blend_and_blend_per_split=bridge_parser(),
+    )
+    monkeypatch.setattr(module, name, found, raising=False)
+    for parent in ("megatron.bridge", "megatron.bridge.recipes", "megatron.bridge.recipes.utils"):
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    cfg = types.SimpleNamespace(dataset=types.SimpleNamespace())
+    exec(exported.how.partition("# Megatron Bridge")[2].partition("\n")[2], {"cfg": cfg})
+    assert cfg.dataset.blend is None
+    assert cfg.dataset.blend_per_split[0][1] == [0.55, 0.3, 0.149, 0.001]
+    assert cfg.dataset.split is None
+
+
+def test_seeds_begin_at_one_there():
+    assert "seed_ > 0" in (BRIDGE / "training/initialize.py").read_text()
 
 
 def test_bridge_reads_both_files(tmp_path):

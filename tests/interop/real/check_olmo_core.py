@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,17 +86,21 @@ CASES = {
 }
 
 
+def built_shares(exported, tmp_path, handover):
+    """The share of tokens of each source that OLMo-core builds."""
+    built = mixture_config(exported, tmp_path, handover).build(
+        npdtype=np.uint16, sequence_length=LENGTH
+    )
+    given = {s.name: sum(path.tokens for path in s.path_tokens) for s in built.sources}
+    return {name: tokens / sum(given.values()) for name, tokens in given.items()}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_build_gives_what_we_say(tmp_path, name):
     shares, tokens, more = CASES[name]
     handover = made(tmp_path, Schedule.static(Mixture(shares)), tokens, **more)
     exported = OlmoCore().export(handover)
-    built = mixture_config(exported, tmp_path, handover).build(
-        npdtype=np.uint16, sequence_length=LENGTH
-    )
-    given = {s.name: sum(path.tokens for path in s.path_tokens) for s in built.sources}
-    whole = sum(given.values())
-    assert exported.realised.dose == pytest.approx({n: t / whole for n, t in given.items()})
+    assert exported.realised.dose == pytest.approx(built_shares(exported, tmp_path, handover))
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -107,12 +112,37 @@ def test_build_gives_what_we_say_for_any_sizes(tmp_path, seed):
     schedule = Schedule.static(Mixture.from_weights(shares))
     handover = made(tmp_path, schedule, sizes, **more)
     exported = OlmoCore().export(handover)
-    built = mixture_config(exported, tmp_path, handover).build(
-        npdtype=np.uint16, sequence_length=LENGTH
+    assert exported.realised.dose == pytest.approx(built_shares(exported, tmp_path, handover))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_build_gives_what_we_say_of_many_small_sources(tmp_path, seed):
+    """Shares below a token, and files that are read many times."""
+    rng = np.random.default_rng(seed)
+    names = [f"d{i}" for i in range([3, 20, 60][seed % 3])]
+    shares = np.maximum(rng.dirichlet(np.full(len(names), 0.1)), 1e-6)
+    shares[-1] = 1e-6
+    paths = {name: (str(tmp_path / f"{name}.npy"),) for name in names}
+    sizes = dict(zip(names, rng.integers(20, 600, len(names)).tolist(), strict=True))
+    for name, size in sizes.items():
+        write_tokens(paths[name][0], 0, size)
+    handover = Handover(
+        Schedule.static(Mixture.from_weights(dict(zip(names, shares.tolist(), strict=True)))),
+        paths=paths,
+        available_tokens=sizes,
+        train_tokens=int(rng.integers(5, 60)) * 4 * LENGTH,
+        sequence_length=LENGTH,
+        batch_sequences=4,
     )
-    given = {s.name: sum(path.tokens for path in s.path_tokens) for s in built.sources}
-    whole = sum(given.values())
-    assert exported.realised.dose == pytest.approx({n: t / whole for n, t in given.items()})
+    exported = OlmoCore().export(handover)
+    theirs = {n: s for n, s in built_shares(exported, tmp_path, handover).items() if s}
+    assert {n: s for n, s in exported.realised.dose.items() if s} == pytest.approx(theirs)
+
+
+def test_available_tokens_may_be_one_in_a_hundred_too_many(tmp_path):
+    handover = made(tmp_path, Schedule.static(Mixture({"web": 1.0})), {"web": [12_750]})
+    handover = replace(handover, available_tokens={"web": 12_900})
+    built_shares(OlmoCore().export(handover), tmp_path, handover)
 
 
 def test_the_dataset_holds_these_sequences(tmp_path):

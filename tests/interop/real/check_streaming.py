@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import importlib.util
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +102,25 @@ def test_apply_weights_leaves_our_counts_for_any_mixture():
         assert Stream.apply_weights(streams, np.full(size, 100), None, 0) == 7919
         real = dict(zip(config["streams"], (float(s.proportion) for s in streams), strict=True))
         assert real == pytest.approx(dict(exported.realised.dose), abs=1e-12)
+
+
+def test_the_settings_of_a_run_are_fields_of_the_config_of_llm_foundry():
+    """Of its source, for it cannot be imported here."""
+    handover = Handover(
+        Schedule.static(WANTED),
+        paths={name: (f"/mds/{name}",) for name in SIZES},
+        train_tokens=64 * 800,
+        sequence_length=64,
+        batch_sequences=8,
+    )
+    made = yaml.safe_load(Streaming().export(handover).files["streaming.yaml"])
+    (home,) = importlib.util.find_spec("llmfoundry").submodule_search_locations
+    tree = ast.parse((Path(home) / "utils/config_utils.py").read_text(encoding="utf-8"))
+    (config,) = (
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainConfig"
+    )
+    fields = {part.target.id for part in config.body if isinstance(part, ast.AnnAssign)}
+    assert {"seed", "max_duration", "global_train_batch_size"} < set(made) <= fields
 
 
 def test_each_stage_of_a_curriculum_holds_its_samples_and_chooses_others(paths):

@@ -41,7 +41,8 @@ class Letters(BaseTokenizer):
 
 @pytest.fixture
 def loader(tmp_path):
-    """Documents of a domain are of one letter, and their lengths differ much between domains."""
+    """Documents of a domain are of one letter, and their lengths differ much between domains; some
+    domains are files, some folders, one has a file and a folder."""
     paths = {}
     for i, (name, letter) in enumerate(WORDS.items()):
         parts = []
@@ -50,7 +51,7 @@ def loader(tmp_path):
             folder.mkdir()
             rows = [json.dumps({"text": letter * (7 * 4**i)}) for _ in range(50)]
             (folder / "part.jsonl").write_text("\n".join(rows))
-            parts.append(str(folder))
+            parts.append(str(folder / "part.jsonl" if (i + part) % 2 else folder))
         paths[name] = tuple(parts)
     handover = Handover(
         Schedule.static(MIXTURE),

@@ -10,7 +10,14 @@ import pytest
 import trl
 import yaml
 from datasets import Dataset
-from trl import DatasetMixtureConfig, ScriptArguments, TrlParser, get_dataset
+from trl import (
+    DatasetMixtureConfig,
+    ModelConfig,
+    ScriptArguments,
+    SFTConfig,
+    TrlParser,
+    get_dataset,
+)
 
 from mixlaw import Mixture, Schedule
 from mixlaw.interop.exporters.trl import Trl
@@ -37,11 +44,13 @@ def paths(tmp_path):
 
 
 def parsed(exported, folder):
+    """As `trl sft` does it: what is for the trainer, and the mixture."""
     config = folder / "config.yaml"
-    config.write_text(exported.files["trl_datasets.yaml"], encoding="utf-8")
-    parser = TrlParser((ScriptArguments, DatasetMixtureConfig))
-    _, mixture = parser.parse_args_and_config(["--config", str(config)])
-    return mixture
+    text = f"output_dir: {folder}\nuse_cpu: true\nbf16: false\n"
+    config.write_text(exported.files["trl_datasets.yaml"] + text, encoding="utf-8")
+    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig))
+    _, training, _, mixture = parser.parse_args_and_config(["--config", str(config)])
+    return training, mixture
 
 
 def test_the_library_is_the_one_we_name():
@@ -58,7 +67,7 @@ def test_the_mixture_has_the_realised_shares_and_the_size_of_the_notes(tmp_path,
         train_tokens=60_000,
     )
     exported = Trl().export(handover)
-    train = get_dataset(parsed(exported, tmp_path))["train"]
+    train = get_dataset(parsed(exported, tmp_path)[1])["train"]
     counts = Counter(train["domain"])
     assert len(train) == pytest.approx(3000, abs=2)  # all of code, no row twice
     assert counts["code"] == 300
@@ -69,13 +78,26 @@ def test_the_mixture_has_the_realised_shares_and_the_size_of_the_notes(tmp_path,
     )
 
 
+def test_the_trainer_gets_the_seed_and_the_length(tmp_path, paths):
+    handover = Handover(
+        Schedule.static(WANTED),
+        paths=paths,
+        train_tokens=64 * 8 * 100,
+        sequence_length=64,
+        batch_sequences=8,
+        seed=3,
+    )
+    training, _ = parsed(Trl().export(handover), tmp_path)
+    assert (training.seed, training.max_steps, training.max_length) == (3, 100, 64)
+
+
 def test_documents_of_other_lengths_give_the_wanted_tokens(tmp_path, paths):
     tokens = {"web": 400.0, "code": 1600.0, "a b'[1]": 100.0}
     exported = Trl().export(
         Handover(Schedule.static(WANTED), paths=paths, mean_document_tokens=tokens)
     )
     assert exported.unit == "document"
-    counts = Counter(get_dataset(parsed(exported, tmp_path))["train"]["domain"])
+    counts = Counter(get_dataset(parsed(exported, tmp_path)[1])["train"]["domain"])
     seen = {name: counts[name] * tokens[name] for name in tokens}
     for name, count in seen.items():
         assert count / sum(seen.values()) == pytest.approx(WANTED[name], rel=0.02)
@@ -93,7 +115,8 @@ def test_the_config_class_takes_any_mixture():
                 sequence_length=8,
             )
         )
-        known = DatasetMixtureConfig(**yaml.safe_load(exported.files["trl_datasets.yaml"]))
+        entries = yaml.safe_load(exported.files["trl_datasets.yaml"])["datasets"]
+        known = DatasetMixtureConfig(datasets=entries)
         fractions = {entry.path.removeprefix("owner/"): entry.fraction for entry in known.datasets}
         assert fractions == pytest.approx(dict(exported.realised.dose), abs=1e-15)
         assert {entry.name for entry in known.datasets} == {"sub"}

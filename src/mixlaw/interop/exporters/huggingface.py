@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mixlaw.errors import ExportError
 from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    apportion,
+    billionths,
     example_counts,
     example_tokens,
     in_examples,
     in_tokens,
     without_zeros,
 )
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
-
-_UNIT = 10**9
-"""Probabilities are multiples of 1 / this: numpy wants them to sum to 1 within 1.5e-8."""
 
 _KINDS: Mapping[str, str] = {
     ".json": "json",
@@ -52,11 +50,12 @@ class HuggingFace:
     checked = "datasets 5.2.0"
 
     def export(self, handover: Handover) -> Exported:
-        """Raises: ExportError: no paths, unknown length of examples, a schedule of no known length,
-        or one whose stages are too short."""
+        """Raises: ExportError: no paths, unknown length of examples, a run shorter than a step, a
+        schedule of no known length, or one whose stages are too short."""
         paths = handover.paths_of(
-            "Hugging Face datasets", "files, a saved folder or the name of a dataset"
+            "Hugging Face datasets", "files, a local saved folder or the name of a dataset"
         )
+        handover.stage_samples("Hugging Face datasets")
         unit, tokens = example_tokens(handover, "Hugging Face datasets")
         plan: dict[str, Any] = {
             "unit": unit,
@@ -70,7 +69,7 @@ class HuggingFace:
             handover.need("Hugging Face datasets to change its mixture", "train_tokens")
             plan["stages"] = example_counts(handover, unit, tokens, "Hugging Face datasets")
         notes = [*_about_examples(unit, handover), *_about_ends(plan, handover)]
-        module = resources.files("mixlaw.interop.exporters").joinpath("load_mixture.py")
+        module = resources.files("mixlaw.interop.exporters") / "modules" / "load_mixture.py"
         return Exported(
             files={
                 "mixture.json": json.dumps(plan, indent=2) + "\n",
@@ -78,32 +77,24 @@ class HuggingFace:
             },
             realised=_drawn(plan),
             unit=unit,
-            how=_HOW_BLOCKS if unit != DOCUMENT else _HOW_DOCUMENTS,
+            how=_how(handover, unit),
             notes=tuple(notes),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The shares of tokens of a mixture.json. Raises: ExportError: it is none of ours."""
-        try:
+        with reading(path, "a mixture.json of an export to huggingface"):
             plan = json.loads(path.read_text(encoding="utf-8"))
             drawn, tokens = _drawn(plan), plan["tokens_per_example"]
             parts = [
                 stage.share * sum(share * tokens[name] for name, share in stage.mixture.items())
                 for stage in drawn.stages
             ]
-            found = Schedule.of(
-                (part / sum(parts), in_tokens(stage.mixture, tokens))
-                for part, stage in zip(parts, drawn.stages, strict=True)
+            mixtures = [in_tokens(stage.mixture, tokens) for stage in drawn.stages]
+            return Schedule.of(
+                (part / sum(parts), gather(mixture.items(), domains, str(path)))
+                for part, mixture in zip(parts, mixtures, strict=True)
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(
-                f"{path} is no mixture.json of an export to huggingface: {error}"
-            ) from error
-        if not set(domains) & set(found.domains):
-            raise ExportError(
-                f"{path} is of {list(found.domains)}; none is a domain here: {list(domains)}"
-            )
-        return found
 
 
 def sources(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -130,12 +121,15 @@ def file_kind(path: str) -> str | None:
     return _KINDS.get(suffixes[-1]) if suffixes else None
 
 
+def trainer_arguments(handover: Handover) -> dict[str, int]:
+    """What `TrainingArguments` of transformers can be told of a run."""
+    steps = {} if handover.num_steps is None else {"max_steps": handover.num_steps}
+    return {"seed": handover.seed, **steps}
+
+
 def _static(examples: Mixture) -> dict[str, Any]:
-    counts = apportion(examples, _UNIT)
-    return {
-        "stopping_strategy": "all_exhausted",
-        "probabilities": {name: count / _UNIT for name, count in counts.items()},
-    }
+    # numpy wants probabilities that sum to 1 within 1.5e-8
+    return {"stopping_strategy": "all_exhausted", "probabilities": billionths(examples)}
 
 
 def _drawn(plan: Mapping[str, Any]) -> Schedule:
@@ -168,10 +162,12 @@ def _about_ends(plan: Mapping[str, Any], handover: Handover) -> list[str]:
     """What ends the data, and how often each domain is seen by then."""
     if "stages" in plan:
         return [
-            "each stage holds exactly the examples that the plan counts, in random order; a domain "
-            "goes on where the stage before left it, and starts anew when it is used up. The data "
+            "each stage holds exactly the examples that the plan counts, its domains in random "
+            "order; a domain goes on where the stage before left it, and starts anew when it is "
+            "used up. The data "
             "come as an IterableDataset of one shard: of a map-style one a trainer shuffles the "
-            "stages, and of several shards each loader worker would take some stages"
+            "stages, and of several shards each loader worker would take some stages",
+            _IN_ORDER,
         ]
     notes = [
         "the domain of each example is drawn by lot: the realised shares are expected ones",
@@ -179,12 +175,17 @@ def _about_ends(plan: Mapping[str, Any], handover: Handover) -> list[str]:
         "is, and the shares hold throughout. The library's default, first_exhausted, stops "
         "silently when the first is, and a longer run repeats the same beginnings; with "
         "all_exhausted_without_replacement the shares drift to the sizes of the domains",
+        "load() is shuffled by the trainer; of load(streaming=True): " + _IN_ORDER + ". On several "
+        "ranks it draws the domains of all ranks alike where these share its files evenly: give "
+        "each domain one file, or do not stream",
     ]
     available = {n: t for n, t in handover.available_tokens.items() if n in handover.domains}
     if len(available) == len(handover.domains):
         shares = without_zeros(handover.schedule.dose)
         lengths = {name: available[name] / share for name, share in shares.items()}
         first, last = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+        if (handover.train_tokens or math.inf) <= lengths[first]:
+            return notes  # the run ends before any domain is used up
         epochs = {name: lengths[last] / length for name, length in lengths.items()}
         notes.append(
             f"one pass is then about {lengths[last]:,.0f} tokens (until {last!r} is used up): "
@@ -194,14 +195,26 @@ def _about_ends(plan: Mapping[str, Any], handover: Handover) -> list[str]:
     return notes
 
 
-_HOW_DOCUMENTS = """\
+_IN_ORDER = (
+    "each domain is read in the order of its files, and no trainer shuffles an IterableDataset: "
+    "shuffle the files before, or each domain in prepare"
+)
+
+
+def _how(handover: Handover, unit: str) -> str:
+    arguments = ", ".join(f"{name}={value}" for name, value in trainer_arguments(handover).items())
+    steps = ""
+    if handover.num_steps is not None:
+        batch, length = handover.batch_sequences, handover.sequence_length
+        steps = f", steps of {batch} samples of {length} tokens over all devices"
+    load = (
+        "load(streaming=True)  # or load(); prepare=f is done to each domain's dataset"
+        if unit == DOCUMENT
+        else "load(prepare=pack)  # pack: a domain's dataset -> its blocks of tokens"
+    )
+    return f"""\
 # mixture.json and load_mixture.py lie together, in a folder that Python imports from
 from load_mixture import load
 
-train_dataset = load(streaming=True)  # or load(); prepare=f is done to each domain's dataset"""
-
-_HOW_BLOCKS = """\
-# mixture.json and load_mixture.py lie together, in a folder that Python imports from
-from load_mixture import load
-
-train_dataset = load(prepare=pack)  # pack: a domain's dataset -> its blocks of tokens"""
+train_dataset = {load}
+# of a Trainer: TrainingArguments({arguments}){steps}"""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,8 @@ import yaml
 
 from mixlaw.errors import ExportError
 from mixlaw.interop.exporters.huggingface import file_kind
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, apportion, gather, without_zeros
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, apportion, without_zeros
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -21,8 +23,11 @@ FILE = "levanter_data.yaml"
 _BLOCK, _LARGEST, _SMALLEST = 2048, 2**15, 128
 """Samples of a block: Levanter's default, the largest power of two that it takes, and the smallest
 that a schedule makes it."""
-_LOST = 0.05
-"""Of a run: with more of it at another time or on another domain, a schedule is another one."""
+_ASTRAY = 0.05
+"""Of a run: with more of its samples on another domain than at their time, a schedule is another
+one."""
+_TEXTS = {"json", "text", "parquet"}
+"""The kinds of files that Levanter makes a cache of."""
 
 
 class Levanter:
@@ -40,17 +45,20 @@ class Levanter:
     checked = "marin-levanter 0.2.20.dev202606180959 (its mixture; config after its source)"
 
     def export(self, handover: Handover) -> Exported:
-        """Raises: ExportError: no paths, more domains than samples in a block, a schedule of
-        unknown steps, or with stages that are shorter than a block."""
+        """Raises: ExportError: no paths, or some of a domain that Levanter does not read, more
+        domains than samples in a block, a run of no step, a schedule of unknown steps, or with
+        stages that are shorter than a block."""
         paths = handover.paths_of("Levanter", "a cache folder or text files")
+        handover.stage_samples("Levanter")
         starts, length, block = [0], 1, _static_block(handover)
-        config: dict[str, Any] = {}
+        trainer: dict[str, Any] = {"seed": handover.seed}
+        config: dict[str, Any] = {"trainer": trainer}
+        if handover.sequence_length is not None:
+            config["train_seq_len"] = handover.sequence_length
         if handover.num_steps is not None and handover.batch_sequences is not None:
             length = handover.num_steps
-            config["trainer"] = {
-                "num_train_steps": length,
-                "train_batch_size": handover.batch_sequences,
-            }
+            trainer["num_train_steps"] = length
+            trainer["train_batch_size"] = handover.batch_sequences
         if not handover.schedule.is_static:
             starts, block = _timing(handover)
         counts = [apportion(stage.mixture, block) for stage in handover.schedule.stages]
@@ -75,13 +83,17 @@ class Levanter:
             unit=SAMPLE,
             how=f"# put the sections of {FILE} into your config, beside its model and tokenizer\n"
             "python -m levanter.main.train_lm --config_path your_config.yaml",
-            notes=tuple(_notes(handover, starts, block)),
+            notes=tuple(_notes(handover, starts, block, counts)),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """`train_weights` of a config, in `data` or by themselves; those of a schedule need
         `trainer.num_train_steps`, too. Raises: ExportError: there are none, or no steps."""
-        try:
+        what = (
+            "a config with train_weights (domain -> weight; or stages of them, beside "
+            "trainer.num_train_steps)"
+        )
+        with reading(path, what):
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
             given = config.get("data", config)["train_weights"]
             if isinstance(given, dict):
@@ -91,18 +103,15 @@ class Levanter:
             if len(mixtures) == 1:
                 return Schedule.static(mixtures[0])
             length = int(config["trainer"]["num_train_steps"])
-            ends = [*starts[1:], length]
+            if starts[0] != 0 or starts != sorted({*starts}) or starts[-1] >= length:
+                raise ExportError(
+                    f"{path}: stages begin at the steps {starts} of {length}; the first must begin "
+                    "at 0, and each later than the one before"
+                )
             return Schedule.of(
                 ((end - start) / length, mixture)
-                for start, end, mixture in zip(starts, ends, mixtures, strict=True)
+                for start, end, mixture in zip(starts, [*starts[1:], length], mixtures, strict=True)
             )
-        except ExportError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ExportError(
-                f"{path} has no train_weights that can be read: {error!r}; a schedule needs "
-                "trainer.num_train_steps, too"
-            ) from error
 
 
 def _static_block(handover: Handover) -> int:
@@ -116,42 +125,65 @@ def _static_block(handover: Handover) -> int:
 
 def _timing(handover: Handover) -> tuple[list[int], int]:
     """The steps at which stages begin, and the samples of a block: at most as many as without
-    stages, and as many as lose least in times and shares together, both in parts of the run."""
+    stages, and as many as send fewest samples astray."""
     handover.need("Levanter", "train_tokens", "sequence_length", "batch_sequences")
     samples, batch = handover.stage_samples("Levanter") or [], handover.batch_sequences or 1
-    wanted = [sum(samples[:i]) for i in range(len(samples))]
-    most = max(len(without_zeros(stage.mixture)) for stage in handover.schedule.stages)
-    lost: dict[int, float] = {}
+    schedule, length = handover.schedule, sum(samples)
+    most = max(len(without_zeros(stage.mixture)) for stage in schedule.stages)
+    astray: dict[int, float] = {}
     begun: dict[int, list[int]] = {}
     block = _static_block(handover)
     while block >= max(_SMALLEST, most):
         grid = math.lcm(block, batch)
-        starts = [round(start / grid) * grid for start in wanted]
-        late = max(abs(is_ - was) for is_, was in zip(starts, wanted, strict=True))
-        off = max(_moved(stage.mixture, block) for stage in handover.schedule.stages)
-        if all(start < end for start, end in itertools.pairwise([*starts, sum(samples)])):
-            lost[block], begun[block] = late / sum(samples) + off, starts
+        starts = [round(sum(samples[:i]) / grid) * grid for i in range(len(samples))]
+        if all(start < end for start, end in itertools.pairwise([*starts, length])):
+            counts = [apportion(stage.mixture, block) for stage in schedule.stages]
+            astray[block] = _astray(schedule, [start / length for start in starts], counts)
+            begun[block] = starts
         block //= 2
-    best = min(lost, key=lost.__getitem__, default=0)
-    if not best or lost[best] > _LOST:
+    best = min(astray, key=astray.__getitem__, default=0)
+    if not best or astray[best] > _ASTRAY:
         raise ExportError(
             f"Levanter begins a stage where a block of samples and an optimiser step (of {batch}) "
-            f"begin together, and this run has {sum(samples):,} samples: its stages could not "
+            f"begin together, and this run has {length:,} samples: its stages could not "
             "begin near their times; give more --train-tokens, a --batch-sequences that is a power "
             "of two, or fewer stages or domains"
         )
     return [start // batch for start in begun[best]], best
 
 
-def _moved(mixture: Mixture, block: int) -> float:
-    """The share that goes from domains to others in blocks of this size."""
-    counts = apportion(mixture, block)
-    return sum(abs(counts[name] / block - mixture[name]) for name in counts) / 2
+def _astray(
+    wanted: Schedule, starts: Sequence[float], counts: Sequence[Mapping[str, int]]
+) -> float:
+    """The part of a run's samples that are of other domains than they should be at their time.
+
+    Args: starts, counts: of the stages as they are drawn; parts of the run, samples of a block.
+    """
+    astray = 0.0
+    for begin, end in itertools.pairwise(sorted({*wanted.starts, *starts, 1.0})):
+        should = wanted.stages[bisect.bisect(wanted.starts, begin) - 1].mixture
+        drawn = counts[bisect.bisect(starts, begin) - 1]
+        block = sum(drawn.values())
+        names = {*should, *drawn}
+        moved = sum(abs(should.get(name, 0.0) - drawn.get(name, 0) / block) for name in names)
+        astray += (end - begin) * moved / 2
+    return astray
 
 
 def _component(name: str, places: Sequence[str]) -> dict[str, Any]:
     """Text files, or a cache folder; several folders are one component, by their sizes."""
-    if all(file_kind(place) for place in places):
+    kinds = [file_kind(place) for place in places]
+    if unread := {*kinds} - {None, *_TEXTS}:
+        raise ExportError(
+            f"{name!r} has {sorted(filter(None, unread))} files, which Levanter does not read; "
+            "give .jsonl, .json, .txt or .parquet, or the folder of a cache that it built"
+        )
+    if None in kinds and any(kinds):
+        raise ExportError(
+            f"the paths of {name!r} are {list(places)}; Levanter reads text files or cache folders "
+            "as one domain, not both: give the one or the other"
+        )
+    if all(kinds):
         component: dict[str, Any] = {"source": {"type": "url", "train_urls": list(places)}}
         if "/" in name or name.startswith("."):  # Levanter makes a folder of this name
             component["cache_dir"] = "cache/" + quote(name, safe="").replace(".", "%2E")
@@ -164,11 +196,24 @@ def _component(name: str, places: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _notes(handover: Handover, starts: Sequence[int], block: int) -> list[str]:
+def _notes(
+    handover: Handover, starts: Sequence[int], block: int, counts: Sequence[Mapping[str, int]]
+) -> list[str]:
     notes = [
         f"weights are of samples, in {block} to a block; a domain that is used up starts anew "
         "(stop_strategy restart)"
     ]
+    raised = {
+        name: f"{stage.mixture[name]:.3g}"
+        for stage, part in zip(handover.schedule.stages, counts, strict=True)
+        for name, count in part.items()
+        if stage.mixture[name] * block < 0.5 * count
+    }
+    if raised:
+        notes.append(
+            f"a share of less than half a sample is raised to one of {block}, {1 / block:.2g}: "
+            f"{raised}"
+        )
     if len(starts) > 1:
         wanted = [round(s * (handover.num_steps or 0)) for s in handover.schedule.starts]
         notes.append(

@@ -1,5 +1,5 @@
 """litgpt: a data module that mixes folders of litdata by weight, which litgpt itself has none for.
-TinyLlama and RegMix, which stand on its ancestor, are in tinyllama.py."""
+RegMix, which stands on its ancestor, is in tinyllama.py."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from mixlaw.errors import ExportError
-from mixlaw.interop.handover import (
-    SAMPLE,
-    Exported,
-    Handover,
-    apportion,
-    gather,
-    refuse_schedule,
-)
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, billionths, refuse_schedule
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
-
-_UNIT = 10**9
 
 
 class LitGpt:
@@ -36,50 +27,58 @@ class LitGpt:
     checked = "litgpt 0.5.13 with litdata 0.2.76"
 
     def export(self, handover: Handover) -> Exported:
-        """Raises: ExportError: no paths, or a schedule."""
+        """Raises: ExportError: no paths, a schedule, or a run shorter than a step."""
         mixture = refuse_schedule(
             handover, "litgpt", "train each stage's mixture from the checkpoint of the one before"
         )
         paths = handover.paths_of("litgpt", "a folder of tokens that litdata wrote")
-        counts = apportion(mixture, _UNIT)
+        weights = billionths(mixture)
         plan = {
             "unit": SAMPLE,
             "seed": handover.seed,
             "domains": {
-                name: {"weight": count / _UNIT, "paths": list(paths[name])}
-                for name, count in counts.items()
+                name: {"weight": weight, "paths": list(paths[name])}
+                for name, weight in weights.items()
             },
         }
-        module = resources.files("mixlaw.interop.exporters").joinpath("litgpt_mixture.py")
+        module = resources.files("mixlaw.interop.exporters") / "modules" / "litgpt_mixture.py"
         return Exported(
             files={
                 "mixture.json": json.dumps(plan, indent=2) + "\n",
                 "litgpt_mixture.py": module.read_text(encoding="utf-8"),
             },
-            realised=Schedule.static(Mixture.from_weights(counts)),
+            realised=Schedule.static(Mixture(weights)),
             unit=SAMPLE,
-            how=_HOW,
+            how=_how(handover),
             notes=_NOTES,
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The weights of a mixture.json. Raises: ExportError: it is none of ours."""
-        try:
+        with reading(path, "a mixture.json of an export to litgpt"):
             known = json.loads(path.read_text(encoding="utf-8"))["domains"]
             weights = [(name, domain["weight"]) for name, domain in known.items()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(
-                f"{path} is no mixture.json of an export to litgpt: {error!r}"
-            ) from error
         return Schedule.static(gather(weights, domains, str(path)))
 
 
-_HOW = """\
-# in the folder of mixture.json and litgpt_mixture.py
-PYTHONPATH=. litgpt pretrain MODEL --data litgpt_mixture.Mixture --data.val_path FOLDER"""
+def _how(handover: Handover) -> str:
+    options = {
+        "--seed": handover.seed,
+        "--train.max_tokens": handover.train_tokens,
+        "--train.max_seq_length": handover.sequence_length,
+        "--train.global_batch_size": handover.batch_sequences,
+    }
+    known = [f"{option} {value}" for option, value in options.items() if value is not None]
+    return (
+        "# in the folder of mixture.json and litgpt_mixture.py\n"
+        "PYTHONPATH=. litgpt pretrain MODEL --data litgpt_mixture.Mixture --data.val_path FOLDER "
+        + " ".join(known)
+    )
+
 
 _NOTES = (
-    "the domain of each sample is drawn by lot: the realised shares are expected ones",
+    "the domain of each sample is drawn by lot, by each rank and loader worker for itself: the "
+    "realised shares are expected ones",
     "the data end when the first domain is used up, and begin anew in another order: of a domain "
     "that is never used up, some samples may come again before others have come once",
     "litgpt's own data modules cannot take a mixture: LitData reads one folder, and TinyLlama has "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,24 +15,24 @@ from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    apportion,
+    billionths,
     example_tokens,
-    gather,
     in_examples,
     refuse_schedule,
 )
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 FILE = "mixture.json"
-_UNIT = 10**9
 
 
 class MaxText:
     """Grain mixes records by whole numbers: it scales the weights until the smallest is 100, cuts
     off what is behind the point, and draws the domains in a fixed order in just these proportions.
     (Weights inside `grain_train_files` are rounded to 4 decimals before that, and a domain below
-    0.00005 is an error.)
+    0.00005 is an error.) A path is a folder, of whose files all are read, or a pattern with * or ?
+    in its last part.
 
     Source: AI-Hypercomputer/maxtext 003d719, input_pipeline/grain_data_processing.py; grain 0.2.18,
     transformations/mix.py.
@@ -43,24 +44,28 @@ class MaxText:
     checked = "grain 0.2.18 (its mixing); source of MaxText 003d719 (the file)"
 
     def export(self, handover: Handover) -> Exported:
-        """Raises: ExportError: no paths or several of a domain, records of unknown length, or a
-        schedule."""
+        """Raises: ExportError: no paths, several of a domain, or one that MaxText would not expand;
+        records of unknown length; a schedule, or a run shorter than a step."""
         mixture = refuse_schedule(
             handover,
             "MaxText",
             "export each stage's mixture for its part of the run: it can go on from a checkpoint "
             "with another mixture file, if the domains keep their names",
         )
-        paths = handover.paths_of("MaxText", "a pattern of ArrayRecord files")
-        for name, places in paths.items():
-            if len(places) > 1:
+        paths = handover.paths_of("MaxText", "a folder or pattern of ArrayRecord files")
+        for name, (path, *others) in paths.items():
+            if others:
                 raise ExportError(
-                    f"{name!r} has {len(places)} paths, and MaxText takes one pattern of files for "
-                    "each; give one with *, such as /data/web/*.array_record"
+                    f"{name!r} has {1 + len(others)} paths, and MaxText takes one pattern of files "
+                    "for each; give one with *, such as /data/web/*.array_record"
+                )
+            if set("*?") & set(posixpath.dirname(path)):
+                raise ExportError(
+                    f"the path of {name!r} is {path!r}; MaxText expands * and ? in the last "
+                    "part alone, and looks for a folder of just this name: give one folder"
                 )
         unit, tokens = example_tokens(handover, "MaxText")
-        counts = apportion(in_examples(mixture, tokens), _UNIT)
-        weights = {name: count / _UNIT for name, count in counts.items()}
+        weights = billionths(in_examples(mixture, tokens))
         entries = {
             name: {"path": paths[name][0], "weight": weight} for name, weight in weights.items()
         }
@@ -74,14 +79,9 @@ class MaxText:
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The weights of a mixture file, by its names. Raises: ExportError: it is none."""
-        try:
+        with reading(path, "a mixture file of MaxText (JSON: name -> path and weight)"):
             entries: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             weights = [(name, entry["weight"]) for name, entry in entries.items()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(
-                f"{path} is no mixture file of MaxText, which maps names to path and weight: "
-                f"{error!r}"
-            ) from error
         return Schedule.static(gather(weights, domains, str(path)))
 
 
@@ -112,9 +112,14 @@ def _how(handover: Handover) -> str:
         "grain_file_type=arrayrecord",
         f"grain_train_mixture_config_path={FILE}",
         f"data_shuffle_seed={handover.seed}",
+        f"init_weights_seed={handover.seed}",
         f"num_epoch={_epochs(handover) or '...'}",
         f"run_name={handover.name}",
     ]
+    if handover.sequence_length is not None:
+        settings.append(f"max_target_length={handover.sequence_length}")
+    if handover.num_steps is not None:
+        settings += [f"steps={handover.num_steps}", "per_device_batch_size=..."]
     base = "src/maxtext/configs/base.yml"
     return " \\\n  ".join(
         [f"python3 -m maxtext.trainers.pre_train.train {base}", *map(shlex.quote, settings)]
@@ -131,8 +136,13 @@ def _notes(handover: Handover, unit: str) -> list[str]:
     notes = [
         "Grain ends the data when the first domain is used up, and num_epoch says how often each "
         f"may be read: {known}",
-        "a path is a pattern: MaxText expands *, ? and [ in it",
+        "of a folder MaxText reads all files; it expands * and ? in the last part of a path",
     ]
+    if handover.num_steps is not None:
+        notes.append(
+            f"steps are of {handover.batch_sequences} samples: per_device_batch_size (times "
+            "gradient_accumulation_steps) is that number over the devices"
+        )
     if unit == DOCUMENT:
         notes.append(
             "records are mixed before they are cut and packed, so the weights are of documents; "

@@ -1,9 +1,11 @@
-"""Megatron-LM, Megatron Bridge and NeMo: a blend of indexed token files."""
+"""Megatron-LM and Megatron Bridge: a blend of indexed token files."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,20 +18,19 @@ from mixlaw.interop.handover import (
     SAMPLE,
     Exported,
     Handover,
-    apportion,
     decimals,
-    gather,
     over_paths,
     refuse_schedule,
 )
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 SPLITS_FILE, ARGS_FILE = "blend_per_split.json", "data_args.txt"
 
 EXACT_SAMPLES = 100_000
-"""Runs up to this long are followed draw by draw; in longer ones a share is off by a sample or two,
-below the sixth decimal, which is all that is written."""
+"""Runs up to this long are followed draw by draw; in longer ones shares are rounded to samples,
+which is off by one of a dataset at most."""
 
 
 class Megatron:
@@ -42,9 +43,9 @@ class Megatron:
     """
 
     name = "megatron"
-    what = "Megatron-LM, Megatron Bridge, NeMo: a blend of token files"
+    what = "Megatron-LM and Megatron Bridge: a blend of token files"
     schedules = False
-    checked = "megatron-core 0.16.1"
+    checked = "megatron-core 0.16.1; source of megatron-bridge 0.3.1"
 
     def export(self, handover: Handover) -> Exported:
         """The blend. Raises: ExportError: a schedule, a domain without a path, or several paths of
@@ -53,7 +54,8 @@ class Megatron:
             handover,
             "Megatron-LM",
             "export each stage's mixture, train the first up to its end (--exit-interval), and go "
-            "on from that checkpoint with the next blend",
+            "on from that checkpoint with the next blend (each domain then begins at its new share "
+            "of the samples consumed, not where it was left)",
         )
         prefixes = {
             name: tuple(map(_prefix, paths))
@@ -80,26 +82,41 @@ class Megatron:
         return Exported(files, realised, SAMPLE, _how(handover), (*notes, *rounding))
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
-        """The training blend of a per-split JSON or of a file of arguments.
+        """The training blend of a per-split JSON, of a file of arguments, or of what a shell's
+        command or script gives to --data-path or --train-data-path.
 
         Raises: ExportError: paths without weights, which Megatron takes from the files' lengths.
         """
-        try:
+        with reading(path, "a blend"):
             text = path.read_text(encoding="utf-8")
             data = json.loads(text) if text.lstrip().startswith(("{", "[")) else text
-        except (OSError, ValueError) as error:
-            raise ExportError(f"could not read a blend from {path}: {error}") from error
-        if isinstance(data, Mapping):
-            data = data.get("train")
-        parts = data.replace("--data-path", " ").split() if isinstance(data, str) else data
-        if not isinstance(parts, list) or len(parts) % 2 or not parts:
-            raise ExportError(
-                f"{path} holds no blend (weight path weight path ...); paths without weights are "
-                "mixed by their sizes: give each its weight"
+            if isinstance(data, Mapping):
+                data = data.get("train")
+            parts = _words(data) if isinstance(data, str) else data
+            if not isinstance(parts, list) or len(parts) % 2 or not parts:
+                raise ExportError(
+                    f"{path} holds no blend (weight path weight path ...); paths without weights "
+                    "are mixed by their sizes: give each its weight"
+                )
+            return Schedule.static(
+                gather(zip(parts[1::2], parts[::2], strict=True), domains, str(path))
             )
-        return Schedule.static(
-            gather(zip(parts[1::2], parts[::2], strict=True), domains, str(path))
-        )
+
+
+def _words(text: str) -> list[str]:
+    """Weights and paths: as Megatron splits a file of arguments, or as a shell does what stands
+    behind the option, which may be within a quoted variable."""
+    option = re.compile(r"--(train-)?data-path")
+    if not option.search(text):
+        return text.split()
+    words = shlex.split(text.replace("\\\n", " "), comments=True)
+    for i, word in enumerate(words):
+        inner = shlex.split(word) if option.search(word) else []
+        for j, part in enumerate(inner):
+            if option.fullmatch(part.rpartition("=")[2].lstrip("(")):
+                behind = inner[j + 1 :] if len(inner) > 1 else words[i + 1 :]
+                return list(itertools.takewhile(lambda w: not w.startswith(("--", ")")), behind))
+    return []
 
 
 def _prefix(path: str) -> str:
@@ -119,15 +136,20 @@ def _how(handover: Handover) -> str:
         "--global-batch-size": handover.batch_sequences,
         "--train-iters": handover.num_steps,
         "--train-samples": None if handover.num_steps else handover.num_samples,
-        "--seed": handover.seed,
+        "--seed": handover.seed + 1,  # 0 is refused; replicates stay apart
     }
     given = [str(part) for pair in options.items() if pair[1] is not None for part in pair]
     return "\n".join(
         [
             "# Megatron-LM:",
             f"torchrun ... pretrain_gpt.py ... {shlex.join(given)}",
-            "# Megatron Bridge, in a recipe's pretrain_config(...):",
-            f'per_split_data_args_path="{SPLITS_FILE}"',
+            "# Megatron Bridge, on the config of a recipe:",
+            "from megatron.bridge.recipes.utils.dataset_utils import "
+            "get_blend_fields_from_data_paths",
+            "data = cfg.dataset",
+            "data.blend, data.blend_per_split, data.split = get_blend_fields_from_data_paths(",
+            f'    per_split_data_args_path="{SPLITS_FILE}"',
+            ")",
         ]
     )
 
@@ -159,7 +181,8 @@ def blended(
     drawn = _by_owner(zip(owners, counts, strict=True))
     never = [name for name, share in drawn.items() if not share]
     if never:
-        notes.append(f"a run of {num_samples:,} samples draws none of {never}")
+        none = "none" if num_samples is None or num_samples <= EXACT_SAMPLES else "next to none"
+        notes.append(f"a run of {num_samples:,} samples draws {none} of {never}")
     return Schedule.static(Mixture.from_weights(drawn)), notes
 
 
@@ -173,9 +196,10 @@ def draws(shares: np.ndarray, num_samples: int) -> list[int]:
     """Samples of each dataset among the first `num_samples` of a blend: each draw goes to the one
     that is furthest behind its share. Source: helpers.cpp, build_blending_indices."""
     if num_samples > EXACT_SAMPLES:
-        return list(
-            apportion({str(i): share for i, share in enumerate(shares)}, num_samples).values()
-        )
+        exact = shares * num_samples
+        rounded = np.floor(exact)
+        rounded[np.argsort(rounded - exact)[: num_samples - int(rounded.sum())]] += 1
+        return rounded.astype(int).tolist()
     drawn = np.zeros(len(shares))
     for sample in range(num_samples):
         drawn[np.argmax(shares * max(sample, 1) - drawn)] += 1

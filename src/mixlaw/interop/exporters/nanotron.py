@@ -11,7 +11,8 @@ import yaml
 
 from mixlaw.errors import ExportError
 from mixlaw.interop.exporters.megatron import blended, normalised
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, decimals, gather, over_paths
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, decimals, over_paths
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -77,31 +78,28 @@ class Nanotron:
 
         Raises: ExportError: it has no stages, or folders without weights.
         """
-        try:
+        with reading(path, "a config with data_stages of weighted folders"):
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
             stages = sorted(data["data_stages"], key=lambda stage: stage["start_training_step"])
             mixtures = [_mixture(stage["data"]["dataset"], domains, str(path)) for stage in stages]
             starts = [int(stage["start_training_step"]) for stage in stages]
-        except ExportError:
-            raise
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ExportError(f"could not read data_stages from {path}: {error}") from error
-        except (KeyError, TypeError) as error:
-            raise ExportError(
-                f"{path} has no data_stages of weighted folders: {error!r}"
-            ) from error
-        if len(mixtures) == 1:
-            return Schedule.static(mixtures[0])
-        last = (data.get("tokens") or {}).get("train_steps")
-        if not isinstance(last, int) or last < starts[-1]:
-            raise ExportError(
-                f"{path} has {len(stages)} stages, the last from step {starts[-1]}, and "
-                f"tokens.train_steps is {last}; set it, for the share of that stage"
-            )
-        ends = [*starts[1:], last + 1]
-        steps = [end - start for start, end in zip(starts, ends, strict=True)]
-        shares = [step / sum(steps) for step in steps]
-        return Schedule.of(zip(shares, mixtures, strict=True))
+            if starts[0] != 1:
+                raise ExportError(f"{path}: the first stage starts at step {starts[0]}, not at 1")
+            if len(mixtures) == 1:
+                return Schedule.static(mixtures[0])
+            last = (data.get("tokens") or {}).get("train_steps")
+            if not isinstance(last, int) or last < starts[-1]:
+                raise ExportError(
+                    f"{path} has {len(stages)} stages, the last from step {starts[-1]}, and "
+                    f"tokens.train_steps is {last}; set it, for the share of that stage"
+                )
+            steps = [
+                end - start for start, end in zip(starts, [*starts[1:], last + 1], strict=True)
+            ]
+            if min(steps) < 1:
+                raise ExportError(f"{path}: two stages start at one step, of {starts}")
+            shares = [step / sum(steps) for step in steps]
+            return Schedule.of(zip(shares, mixtures, strict=True))
 
 
 def _entry(
@@ -141,6 +139,7 @@ def _how(handover: Handover, starts: Sequence[int]) -> str:
             for name, value in {
                 "tokens.train_steps": handover.num_steps,
                 "tokens.sequence_length": handover.sequence_length,
+                "micro_batch_size * batch_accumulation_per_replica * dp": handover.batch_sequences,
             }.items()
             if value is not None
         ),
@@ -164,6 +163,8 @@ def _traps(starts: Sequence[int]) -> list[str]:
         "the release on package indexes (0.4) has neither stages nor weights: use the repository",
         "folders without a .metadata file need tokenizer_name, vocab_size and "
         "token_size_in_bytes beside dataset_folder",
+        "configs of 2024 want {folder: weight} as dataset_folder, and take a list for folders "
+        "without weights, whatever dataset_weights says",
         "loaders before TokenizedBytes (Nanoset) shuffle the index, so a run's shares vary a "
         "little around the realised ones",
     ]
@@ -178,6 +179,8 @@ def _traps(starts: Sequence[int]) -> list[str]:
 
 def _mixture(dataset: Mapping[str, Any], domains: Sequence[str], where: str) -> Mixture:
     folders, weights = dataset["dataset_folder"], dataset.get("dataset_weights")
+    if isinstance(folders, Mapping):  # as in 2024
+        return gather(folders.items(), domains, where)
     if isinstance(folders, str):  # one folder has the weight 1, whatever is written
         folders, weights = [folders], [1.0]
     if not weights or len(weights) != len(folders):

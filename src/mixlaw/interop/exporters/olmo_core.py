@@ -10,16 +10,8 @@ from typing import Any
 
 import yaml
 
-from mixlaw.errors import ExportError
-from mixlaw.interop.handover import (
-    TOKEN,
-    Exported,
-    Handover,
-    apportion,
-    decimals,
-    gather,
-    literal,
-)
+from mixlaw.interop.handover import TOKEN, Exported, Handover, decimals, literal, sample_counts
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -71,9 +63,9 @@ class OlmoCore:
     stage of the composable data loader, which shuffles within each and takes them in order.
 
     A source that is shorter than its share fails there unless its repetition ratio allows the
-    passes, which is set from the available tokens. The tokens asked for are whole batches: what a
-    last batch lacks would be spread evenly over the sources, whatever their ratios. Source:
-    olmo_core/data/source_mixture.py and olmo_core/data/composable of 3.0.0.
+    passes, which is set from the available tokens, with a tenth to spare. The tokens asked for are
+    whole batches: what a last batch lacks would be spread evenly over the sources, whatever their
+    ratios. Source: olmo_core/data/source_mixture.py and olmo_core/data/composable of 3.0.0.
     """
 
     name = "olmo-core"
@@ -86,24 +78,22 @@ class OlmoCore:
         is shorter than a step; a domain has no path."""
         handover.need("OLMo-core", "train_tokens", "sequence_length", "batch_sequences")
         paths = handover.paths_of("OLMo-core", "token files (.npy, or a pattern of them)")
-        counts = handover.stage_samples("OLMo-core") or []
+        handover.stage_samples("OLMo-core")  # refuses a run of no step
         if handover.schedule.is_static:
             return _static(handover, paths)
-        return _staged(handover, paths, counts)
+        return _staged(handover, paths)
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
-        """The ratios of a file of sources, by their names. Raises: ExportError: it has none."""
-        try:
+        """The ratios of a file of sources, or of a config that has them, by their names.
+
+        Raises: ExportError: it has none.
+        """
+        with reading(path, "a list `sources` with a source_name and a target_ratio each"):
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
-            data = data.get("source_list", data)
+            for section in ("dataset", "source_mixture_config", "source_list"):
+                data = data.get(section, data)
             pairs = [(source["source_name"], source["target_ratio"]) for source in data["sources"]]
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ExportError(f"could not read sources from {path}: {error}") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ExportError(
-                f"{path} has no list `sources` with a source_name and a target_ratio each"
-            ) from error
-        return Schedule.static(gather(pairs, domains, str(path)))
+            return Schedule.static(gather(pairs, domains, str(path)))
 
 
 def _static(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
@@ -118,9 +108,12 @@ def _static(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
         entry["paths"] = list(paths[name])
         if available := handover.available_tokens.get(name):
             passes = int(requested * ratio) / available
-            if passes > 1:
-                entry["max_repetition_ratio"] = _repetition(passes)
-                notes.append(f"{name!r} is read {passes:.3g} times over, which its ratio allows")
+            if passes > 0.9:  # available tokens are estimates, and a ratio is no more than a cap
+                entry["max_repetition_ratio"] = math.ceil(passes * 110) / 100
+                notes.append(
+                    f"{name!r} is read {passes:.3g} times, by the available tokens as given; its "
+                    "ratio allows a tenth more"
+                )
         entries.append(entry)
     unknown = [name for name in ratios if name not in handover.available_tokens]
     if unknown:
@@ -131,7 +124,7 @@ def _static(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
     needed = requested // _known(handover.sequence_length)
     if sizes is None:
         notes.append("realised is to a sequence or two a file, since their tokens are not known")
-        drawn = apportion(ratios, needed)
+        (drawn,) = sample_counts(handover, "OLMo-core") or [{}]
     else:
         drawn = sequences(ratios, sizes, handover)
     if (found := sum(drawn.values())) < needed:
@@ -157,11 +150,8 @@ dataset = NumpyFSLDatasetConfig.from_src_mix(
     return Exported({SOURCES_FILE: text}, realised, TOKEN, how, tuple(notes))
 
 
-def _staged(
-    handover: Handover, paths: Mapping[str, Sequence[str]], counts: Sequence[int]
-) -> Exported:
-    stages = handover.schedule.stages
-    drawn = [apportion(stage.mixture, n) for stage, n in zip(stages, counts, strict=True)]
+def _staged(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
+    drawn = sample_counts(handover, "OLMo-core") or []
     domains = {
         name: {"paths": list(paths[name]), "sequences": [part.get(name, 0) for part in drawn]}
         for name in handover.domains
@@ -170,7 +160,7 @@ def _staged(
         sequence_length=handover.sequence_length,
         seed=handover.seed,
         domains=literal(domains),
-        num_stages=len(stages),
+        num_stages=len(drawn),
     )
     batch_tokens = _known(handover.batch_sequences) * _known(handover.sequence_length)
     how = f"""\
@@ -184,9 +174,9 @@ loader = ComposableDataLoaderConfig(
     seed={handover.seed},
     shuffle_strategy="intra_source",
 ).build(*sources(tokenizer, work_dir))"""
-    whole = sum(counts)
+    counts = [sum(part.values()) for part in drawn]
     realised = Schedule.of(
-        (count / whole, Mixture.from_weights(part))
+        (count / sum(counts), Mixture.from_weights(part))
         for count, part in zip(counts, drawn, strict=True)
     )
     notes = (
@@ -201,11 +191,6 @@ def _known(number: int | None) -> int:
     """What `need` has made sure of."""
     assert number is not None
     return number
-
-
-def _repetition(passes: float) -> float:
-    """A ratio that allows the passes, with four decimals to spare for its own rounding down."""
-    return math.ceil(passes * 1e4 + 1) / 1e4
 
 
 def _sizes(
@@ -242,10 +227,12 @@ def sequences(
     passes: list[tuple[str, int, int]] = []  # source, tokens wanted of a file, tokens that it has
     for name, ratio in ratios.items():
         left = int(needed * length * ratio) / sum(sizes[name])
-        while left > 0:
+        while True:  # a source that is asked for no token is there, too, for what batches lack
             part = min(1.0, left)
             passes += [(name, math.ceil(size * part), size) for size in sizes[name]]
             left -= part
+            if left <= 0:
+                break
     room = [size // length for _, _, size in passes]
     taken = [min(want // length, most) for (_, want, _), most in zip(passes, room, strict=True)]
     ready = [i for i, most in enumerate(room) if taken[i] < most]

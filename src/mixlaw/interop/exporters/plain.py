@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from mixlaw.errors import ExportError, MixtureError
-from mixlaw.interop.handover import TOKEN, Exported, Handover, apportion, gather, without_zeros
+from mixlaw.errors import ExportError
+from mixlaw.interop.handover import TOKEN, Exported, Handover, sample_counts, without_zeros
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -34,7 +35,7 @@ class Json:
 
     def export(self, handover: Handover) -> Exported:
         """The mixture as a file. Raises: ExportError: more domains than samples in a stage."""
-        counts = handover.stage_samples("the run")
+        counts = sample_counts(handover, "the run")
         data = _header(handover) | {"stages": _stages(handover, counts)}
         notes = []
         if counts is None:
@@ -54,37 +55,25 @@ class Json:
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """A file of `export`, or just {domain: weight}. Raises: ExportError: neither."""
-        try:
+        with reading(
+            path, "a mixture: {name: weight}, or stages of {share, domains: {name: {weight}}}"
+        ):
             data = self._parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ExportError(f"could not read a mixture from {path}: {error}") from error
-        if not isinstance(data, dict) or not data:
-            raise ExportError(
-                f"{path} holds {type(data).__name__}, no mixture; it must map domains to weights"
-            )
-        if "stages" not in data:
-            return Schedule.static(gather(data.items(), domains, str(path)))
-        if data.get("format") != FORMAT:
-            raise ExportError(
-                f"{path} has format {data.get('format')!r}; this version reads format {FORMAT}"
-            )
-        try:
-            stages = [
-                (
-                    stage["share"],
-                    gather(
-                        [(name, part["weight"]) for name, part in stage["domains"].items()],
-                        domains,
-                        str(path),
-                    ),
+            if not isinstance(data, dict) or not data:
+                raise ExportError(
+                    f"{path} holds {type(data).__name__}, no mixture; it must map domains to "
+                    "weights"
                 )
+            if not isinstance(data.get("stages"), list):
+                return Schedule.static(gather(data.items(), domains, str(path)))
+            if data.get("format") != FORMAT:
+                raise ExportError(
+                    f"{path} has format {data.get('format')!r}; this version reads format {FORMAT}"
+                )
+            return Schedule.of(
+                (stage["share"], _weights(stage["domains"], domains, str(path)))
                 for stage in data["stages"]
-            ]
-            return Schedule.of(stages)
-        except (KeyError, TypeError, AttributeError, MixtureError) as error:
-            raise ExportError(
-                f"{path}: a stage is not {{share, domains: {{name: {{weight}}}}}}: {error!r}"
-            ) from error
+            )
 
     def _write(self, data: Mapping[str, Any]) -> str:
         return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -107,6 +96,10 @@ class Yaml(Json):
         return yaml.safe_load(text)
 
 
+def _weights(parts: Mapping[str, Mapping[str, Any]], domains: Sequence[str], where: str) -> Mixture:
+    return gather([(name, part["weight"]) for name, part in parts.items()], domains, where)
+
+
 def _header(handover: Handover) -> dict[str, Any]:
     known = {
         "train_tokens": handover.train_tokens,
@@ -122,14 +115,13 @@ def _header(handover: Handover) -> dict[str, Any]:
     }
 
 
-def _stages(handover: Handover, counts: Sequence[int] | None) -> list[dict[str, Any]]:
+def _stages(handover: Handover, counts: Sequence[Mapping[str, int]] | None) -> list[dict[str, Any]]:
     stages = []
     for i, stage in enumerate(handover.schedule.stages):
         entry: dict[str, Any] = {"share": stage.share}
-        drawn: Mapping[str, int] = {}
-        if counts is not None:
-            drawn = apportion(stage.mixture, counts[i])
-            entry["samples"] = counts[i]
+        drawn = {} if counts is None else counts[i]
+        if drawn:
+            entry["samples"] = sum(drawn.values())
         entry["domains"] = {
             name: _domain(handover, name, share * stage.share, share, drawn.get(name))
             for name, share in without_zeros(stage.mixture).items()

@@ -13,17 +13,16 @@ from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    apportion,
+    billionths,
     example_counts,
     example_tokens,
-    gather,
     in_examples,
 )
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 FILE = "streaming.yaml"
-_UNIT = 10**9
 
 
 class Streaming:
@@ -42,12 +41,11 @@ class Streaming:
 
     def export(self, handover: Handover) -> Exported:
         """Raises: ExportError: no paths or several of a domain, samples of unknown length, or a
-        schedule of a run of unknown length or of documents."""
+        schedule of a run of unknown steps or of documents."""
         paths = _folders(handover)
         unit, tokens = example_tokens(handover, "MosaicML Streaming")
         counts = example_counts(handover, unit, tokens, "MosaicML Streaming")
         if not handover.schedule.is_static:
-            handover.need("llm-foundry to change its mixture", "train_tokens", "sequence_length")
             if unit == DOCUMENT:
                 raise ExportError(
                     "llm-foundry times the stages of a curriculum in tokens, and how many are in "
@@ -55,9 +53,11 @@ class Streaming:
                     "fixed length (convert_dataset_hf.py --concat_tokens) and export without "
                     "--document-tokens, or export each stage's mixture for its part of the run"
                 )
+            # A stage that were no whole number of batches would go on into a second epoch.
+            known = ("train_tokens", "sequence_length", "batch_sequences")
+            handover.need("llm-foundry to change its mixture", *known)
         if counts is None:
-            shares = apportion(in_examples(handover.schedule.dose, tokens), _UNIT)
-            parts = [{name: share / _UNIT for name, share in shares.items()}]
+            parts = [billionths(in_examples(handover.schedule.dose, tokens))]
             streams = [_streams(paths, parts[0], "proportion")]
         else:
             parts = counts
@@ -79,7 +79,7 @@ class Streaming:
         """The streams of a train loader, by `choose` or `proportion`, and those of its curriculum.
 
         Raises: ExportError: it has none, or they are weighted by `repeat`, which needs the data."""
-        try:
+        with reading(path, "a config with the streams of train_loader.dataset, by their names"):
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
             first = config["train_loader"]["dataset"]
             callback = (config.get("callbacks") or {}).get("curriculum_learning")
@@ -91,12 +91,6 @@ class Streaming:
                 (count / sum(tokens), _shares(stage["dataset"]["streams"], domains, str(path)))
                 for count, stage in zip(tokens, stages, strict=True)
             )
-        except ExportError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ExportError(
-                f"{path} has no train_loader.dataset.streams that can be read: {error!r}"
-            ) from error
 
 
 def _folders(handover: Handover) -> dict[str, str]:
@@ -134,7 +128,11 @@ def _config(
     if length is not None:
         datasets[0] = {"max_seq_len": length, **datasets[0]}
     loader = {"name": "text", "dataset": datasets[0], "drop_last": True}
-    config: dict[str, Any] = {"train_loader": loader}
+    config: dict[str, Any] = {"seed": handover.seed, "train_loader": loader}
+    if handover.batch_sequences is not None:
+        config["global_train_batch_size"] = handover.batch_sequences
+    if "choose" in next(iter(streams[0].values())):
+        config["max_duration"] = "1ep"
     if len(datasets) > 1 and length is not None:
         tokens = [int(sum(part.values())) * length for part in parts]
         later = zip(tokens[1:], datasets[1:], strict=True)
@@ -149,17 +147,14 @@ def _config(
 
 
 def _shares(streams: Mapping[str, Any], domains: Sequence[str], where: str) -> Mixture:
-    """By the names of the streams."""
-    weights = {}
-    for name, stream in streams.items():
-        given = [key for key in ("choose", "proportion") if key in stream]
-        if not given:
-            raise ExportError(
-                f"{where}: the stream {name!r} has neither proportion nor choose; what share it "
-                "has depends on how many samples it holds"
-            )
-        weights[name] = stream[given[0]]
-    return gather(weights.items(), domains, where)
+    """By the names of the streams, which are all weighted by `choose` or all by `proportion`."""
+    for key in ("choose", "proportion"):
+        if all(key in stream for stream in streams.values()):
+            return gather([(n, stream[key]) for n, stream in streams.items()], domains, where)
+    raise ExportError(
+        f"{where}: neither choose nor proportion weighs all of the streams {list(streams)}; what "
+        "shares they have depends on how many samples each holds"
+    )
 
 
 def _notes(handover: Handover, chosen: bool) -> list[str]:

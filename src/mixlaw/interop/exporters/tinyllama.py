@@ -1,90 +1,86 @@
-"""TinyLlama and RegMix: the YAML file of --data_yaml_file."""
+"""RegMix, a fork of TinyLlama: the YAML file of its --data_yaml_file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
 from mixlaw.errors import ExportError
-from mixlaw.interop.handover import (
-    SAMPLE,
-    Exported,
-    Handover,
-    apportion,
-    gather,
-    refuse_schedule,
-)
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, billionths, refuse_schedule
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 FILE = "mixture.yaml"
-_UNIT = 10**9
 
 
 class TinyLlama:
     """Weights of packed samples by the prefix of their files' names; the domain of every sample is
     drawn by its weight, so the realised shares are expected ones. Files that begin alike are read
-    alike: a prefix that begins another one would take its files, too.
+    alike: a prefix that begins another one would take its files, too. TinyLlama itself reads no
+    such file.
 
     Source: sail-sg/regmix, model_training/pretrain/tinyllama.py (0529f0d) and
     model_training/lit_gpt/packed_dataset.py.
     """
 
     name = "tinyllama"
-    what = "TinyLlama and RegMix: a YAML file of train and valid weights by file prefix"
+    what = "RegMix, a fork of TinyLlama: the YAML of its --data_yaml_file"
     schedules = False
     checked = "source of sail-sg/regmix 0529f0d"
 
     def export(self, handover: Handover) -> Exported:
         """Raises: ExportError: no paths, several of a domain, one that begins another's or is a
-        pattern, or a schedule."""
+        pattern, a schedule, or a run shorter than a step."""
         mixture = refuse_schedule(
             handover,
-            "TinyLlama",
+            "RegMix",
             "train each stage's mixture from the checkpoint before (load_from)",
         )
         prefixes = _prefixes(handover)
-        counts = apportion(mixture, _UNIT)
-        valid = {_valid(prefixes[name]): 1.0 for name in counts}
-        config = {
-            "train": {prefixes[name]: count / _UNIT for name, count in counts.items()},
+        weights = billionths(mixture)
+        valid = {_valid(prefixes[name]): 1.0 for name in weights}
+        config: dict[str, Any] = {
+            "train": {prefixes[name]: weight for name, weight in weights.items()},
             "valid": {prefix: weight for prefix, weight in valid.items() if prefix},
             "data_seed": handover.seed,
         }
+        if handover.num_steps is not None:
+            config |= {
+                "global_batch_size": handover.batch_sequences,
+                "max_step": handover.num_steps,
+            }
         return Exported(
             files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
-            realised=Schedule.static(Mixture.from_weights(counts)),
+            realised=Schedule.static(Mixture(weights)),
             unit=SAMPLE,
             how=f"python pretrain/tinyllama.py --data_yaml_file {FILE} --train_data_dir ... "
             "--val_data_dir ...",
-            notes=_NOTES,
+            notes=(*_NOTES, _about_length(handover)),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The weights of `train`, by its prefixes. Raises: ExportError: there are none."""
-        try:
+        with reading(path, "a YAML file with a `train` section of prefixes and weights"):
             weights = yaml.safe_load(path.read_text(encoding="utf-8"))["train"].items()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise ExportError(
-                f"{path} has no train section of prefixes and weights: {error!r}"
-            ) from error
         return Schedule.static(gather(weights, domains, str(path)))
 
 
 def _prefixes(handover: Handover) -> dict[str, str]:
-    paths = handover.paths_of("TinyLlama", "the prefix of its packed files, such as train_web")
+    paths = handover.paths_of("RegMix", "the prefix of its packed files, such as train_web")
     prefixes = {}
     for name, (prefix, *others) in paths.items():
         if others:
             raise ExportError(
-                f"{name!r} has {1 + len(others)} prefixes, and TinyLlama weighs each by itself; "
+                f"{name!r} has {1 + len(others)} prefixes, and RegMix weighs each by itself; "
                 "give its files one prefix"
             )
         if strange := set("*?[") & set(prefix):
             raise ExportError(
-                f"the prefix of {name!r} is {prefix!r}, and TinyLlama takes {sorted(strange)} for "
+                f"the prefix of {name!r} is {prefix!r}, and RegMix takes {sorted(strange)} for "
                 "a pattern; rename the files"
             )
         prefixes[name] = prefix
@@ -92,7 +88,7 @@ def _prefixes(handover: Handover) -> dict[str, str]:
         for other, longer in prefixes.items():
             if other != name and longer.startswith(prefix):
                 raise ExportError(
-                    f"TinyLlama reads all files that begin with {prefix!r} as {name!r}, those of "
+                    f"RegMix reads all files that begin with {prefix!r} as {name!r}, those of "
                     f"{other!r} ({longer!r}), too; rename the files, or end the prefix with the "
                     f"first figure of their numbers ({prefix}_0)"
                 )
@@ -107,8 +103,25 @@ def _valid(prefix: str) -> str:
     return str(path.with_name("valid_" + path.name.removeprefix("train_")))
 
 
+def _about_length(handover: Handover) -> str:
+    if handover.num_steps is None:
+        return (
+            "the run is as long as RegMix's script says (25,000 steps of 512 samples); give "
+            "--train-tokens, --sequence-length and --batch-sequences to have the file say it"
+        )
+    return (
+        f"max_step are steps of {handover.batch_sequences} samples, which must be a multiple of "
+        "total_devices x micro_batch_size (8 x 4 in the script; both can be set in the file) and "
+        f"of {handover.sequence_length} tokens if that is the model's block_size; warmup_steps "
+        "(1,000) are set likewise"
+    )
+
+
 _NOTES = (
-    "the domain of each sample is drawn by lot: the realised shares are expected ones",
+    "the file is read by RegMix, not by TinyLlama itself: there edit train_data_config in "
+    "pretrain/tinyllama.py",
+    "the domain of each sample is drawn by lot, on all devices alike (each with the same seed): "
+    "the realised shares are expected ones, and a step holds fewer draws than samples",
     "each weight is of all files whose names begin with its prefix, in --train_data_dir",
     "a prefix with fewer files than devices is skipped with no more than a printed line, and the "
     "others share its weight",

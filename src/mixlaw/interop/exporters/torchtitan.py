@@ -8,15 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixlaw.errors import ExportError
-from mixlaw.interop.handover import (
-    SAMPLE,
-    Exported,
-    Handover,
-    decimals,
-    gather,
-    literal,
-    refuse_schedule,
-)
+from mixlaw.interop.exporters.huggingface import sources
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, decimals, literal, refuse_schedule
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -35,20 +29,21 @@ from torchtitan.hf_datasets.text_datasets import (
     InterleavedHuggingFaceTextDataLoader,
 )
 
-# Name -> what datasets.load_dataset reads: folders of files, or names of datasets.
-PATHS = {paths}
+# Name -> what datasets.load_dataset is given for each of its parts.
+PARTS = {parts}
 
 
-def load(path, paths):
-    return concatenate_datasets([load_dataset(part, split="train") for part in paths])
+def load(path, parts):
+    found = [load_dataset(**part, split="train").select_columns("text") for part in parts]
+    return concatenate_datasets(found)
 
 
 def text(sample):
     return sample["text"]
 
 
-for name, paths in PATHS.items():
-    DATASETS[name] = DatasetConfig(paths[0], partial(load, paths=paths), text)
+for name, parts in PARTS.items():
+    DATASETS[name] = DatasetConfig(name, partial(load, parts=parts), text)
 
 
 def dataloader(**options):
@@ -76,24 +71,26 @@ class Torchtitan:
     checked = "torchtitan 0.3.0"
 
     def export(self, handover: Handover) -> Exported:
-        """The module. Raises: ExportError: a schedule, a domain without a path, or two domains
-        whose names differ in case only, which torchtitan does not tell apart."""
+        """The module. Raises: ExportError: a schedule, a domain without a path, a run shorter than
+        a step, or two domains whose names differ in case only, which torchtitan does not tell
+        apart."""
         mixture = refuse_schedule(
             handover,
             "torchtitan",
             "export each stage's mixture, train the first to its end (--training.steps), and go on "
             "from that checkpoint with the next module",
         )
-        paths = handover.paths_of("torchtitan", "what datasets.load_dataset reads")
+        paths = handover.paths_of("torchtitan", "files, a folder of them or the name of a dataset")
+        handover.stage_samples("torchtitan")  # refuses a run of no step
         keys = _keys(list(paths))
         weights = decimals(mixture)
-        sources = [
+        weighed = [
             f"            HFDataSource(dataset={keys[name]!r}, weight={float(weight)!r}),"
             for name, weight in weights.items()
         ]
         text = _DATA.format(
-            paths=literal({keys[name]: list(parts) for name, parts in paths.items()}),
-            sources="\n".join(sources),
+            parts=literal({keys[name]: sources(places) for name, places in paths.items()}),
+            sources="\n".join(weighed),
             seed=handover.seed,
         )
         realised = Mixture({name: float(weight) for name, weight in weights.items()})
@@ -102,30 +99,25 @@ class Torchtitan:
             "all data-parallel ranks draw with one seed: a step's samples of one place come from "
             "one domain on every rank",
             "the first pass over a domain is in the order of its files; shuffle these once",
-            "texts are read from the column `text`; a dataset with several configurations needs "
-            "its own loader in the module",
+            "texts are read from the column `text`; all data are downloaded before training begins",
         )
         return Exported({DATA_FILE: text}, Schedule.static(realised), SAMPLE, _how(handover), notes)
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
-        """The weights of the `HFDataSource`s in a Python file, which is not run.
+        """The weights of each `HFDataSource` in a Python file, which is not run.
 
         Raises: ExportError: it has none, or some that are no plain values.
         """
-        try:
+        with reading(path, "a module with HFDataSource(dataset=..., weight=...)"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            sources = [
+            found = [
                 {str(given.arg): ast.literal_eval(given.value) for given in call.keywords}
                 for call in ast.walk(tree)
                 if isinstance(call, ast.Call)
                 and ast.unparse(call.func).rpartition(".")[2] == "HFDataSource"
             ]
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ExportError(
-                f"could not read HFDataSource(dataset=..., weight=...) from {path}: {error}"
-            ) from error
-        pairs = [(_shown(source), source.get("weight", 1)) for source in sources]
-        return Schedule.static(gather(pairs, domains, str(path)))
+            pairs = [(_shown(source), source.get("weight", 1)) for source in found]
+            return Schedule.static(gather(pairs, domains, str(path)))
 
 
 def _shown(source: Mapping[str, object]) -> str:

@@ -9,23 +9,22 @@ from typing import Any
 import yaml
 
 from mixlaw.errors import ExportError
-from mixlaw.interop.exporters.huggingface import sources
+from mixlaw.interop.exporters.huggingface import sources, trainer_arguments
 from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    apportion,
+    billionths,
     example_tokens,
-    gather,
     in_examples,
     refuse_schedule,
     without_zeros,
 )
+from mixlaw.interop.read_back import gather, reading
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 FILE = "trl_datasets.yaml"
-_UNIT = 10**9
 
 
 class Trl:
@@ -37,30 +36,34 @@ class Trl:
     """
 
     name = "trl"
-    what = "TRL: the datasets section of a config (DatasetMixtureConfig)"
+    what = "TRL: the datasets, seed and length of a script's config (DatasetMixtureConfig)"
     schedules = False
     checked = "trl 1.16.0"
 
     def export(self, handover: Handover) -> Exported:
         """Raises: ExportError: no paths, or several of a domain that are not files of one kind;
-        examples of unknown length; a schedule."""
+        examples of unknown length; a schedule, or a run shorter than a step."""
         mixture = refuse_schedule(
             handover, "TRL", "export each stage's mixture, and train it from the one before"
         )
         paths = handover.paths_of("TRL", "files or the name of a dataset")
         unit, tokens = example_tokens(handover, "TRL")
-        counts = apportion(in_examples(mixture, tokens), _UNIT)
-        config = {
+        fractions = billionths(in_examples(mixture, tokens))
+        config: dict[str, Any] = {
             "datasets": [
-                {**_source(name, paths[name]), "fraction": count / _UNIT}
-                for name, count in counts.items()
-            ]
+                {**_source(name, paths[name]), "fraction": fraction}
+                for name, fraction in fractions.items()
+            ],
+            **trainer_arguments(handover),
         }
+        if handover.sequence_length is not None:
+            config["max_length"] = handover.sequence_length
         return Exported(
             files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
-            realised=Schedule.static(Mixture.from_weights(counts)),
+            realised=Schedule.static(Mixture(fractions)),
             unit=unit,
-            how=f"# put {FILE} into your config, and\ntrl sft --config your_config.yaml",
+            how=f"# put the sections of {FILE} into your config, and\n"
+            "trl sft --config your_config.yaml",
             notes=tuple(_notes(handover, unit)),
         )
 
@@ -68,14 +71,13 @@ class Trl:
         """The fractions of `datasets`, by what their paths and names say.
 
         Raises: ExportError: there are none, or a dataset without one."""
-        try:
+        what = (
+            "a config with datasets, each with a fraction (without, a share depends on how many "
+            "rows a dataset has)"
+        )
+        with reading(path, what):
             entries = yaml.safe_load(path.read_text(encoding="utf-8"))["datasets"]
             weights = [(_speaking(entry), entry["fraction"]) for entry in entries]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise ExportError(
-                f"{path} has no datasets, each with a fraction: {error!r}; without fractions a "
-                "share depends on how many rows a dataset has"
-            ) from error
         return Schedule.static(gather(weights, domains, str(path)))
 
 
@@ -90,13 +92,15 @@ def _source(name: str, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _speaking(entry: dict[str, Any]) -> str:
-    """What of an entry may name its domain: its files, else its configuration and name."""
+    """What of an entry may name its domain: its files, else its name, configuration and folder."""
     files = entry.get("data_files")
+    if isinstance(files, dict):  # of splits
+        files = files.get(entry.get("split", "train"), next(iter(files.values()), None))
     if isinstance(files, str):
         return files
     if files:
         return str(files[0])
-    return "/".join(str(entry[key]) for key in ("path", "name") if entry.get(key))
+    return "/".join(str(entry[key]) for key in ("path", "name", "data_dir") if entry.get(key))
 
 
 def _notes(handover: Handover, unit: str) -> list[str]:
@@ -109,6 +113,13 @@ def _notes(handover: Handover, unit: str) -> list[str]:
         "the first rows are kept; more epochs of training see these same rows again. It does not "
         "stream",
     ]
+    if handover.num_steps is not None:
+        notes.append(
+            f"max_steps are of {handover.batch_sequences} samples: per_device_train_batch_size x "
+            "gradient_accumulation_steps x devices"
+        )
+    if any("data_files" not in _source(name, handover.paths[name]) for name in shares):
+        notes.append("a folder is one of data files: what save_to_disk wrote TRL does not read")
     if all(name in available for name in shares):
         lengths = {name: available[name] / share for name, share in shares.items()}
         scarce = min(lengths, key=lengths.__getitem__)

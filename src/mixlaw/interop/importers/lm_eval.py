@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mixlaw.errors import RunTableError
+from mixlaw.interop.frame import number_of
 from mixlaw.interop.logged import LoggedRun
 from mixlaw.interop.metric_names import target_of
 
@@ -47,7 +48,7 @@ class LmEval:
 
     Measures are targets by `metric_names`: "score/piqa/acc_norm", "bpb/wikitext"; others keep their
     own name, "wikitext/word_perplexity". Mixtures are not in these files: they come from planned
-    runs, or from another source with the same runs.
+    runs.
     Source: lm_eval/loggers/evaluation_tracker.py, result_schema.py.
     """
 
@@ -60,6 +61,9 @@ class LmEval:
             return bool(sources) and all(next(_files(source), None) for source in sources)
         except OSError:
             return False
+
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return [path for source in sources for path in _files(source)]
 
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
@@ -107,7 +111,7 @@ def _report(path: Path) -> _Report:
     """Raises: RunTableError: it cannot be read, or holds no results."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunTableError(
             f"could not read {path}: {error}; is it cut short? Evaluate again, or leave it out"
         ) from error
@@ -147,9 +151,10 @@ def _measures(task: str, metrics: Any) -> dict[str, float]:
         metric, _, way = key.partition(",")
         if metric in _NO_MEASURES or metric.endswith("_stderr") or isinstance(value, bool):
             continue
-        if isinstance(value, int | float) and math.isfinite(value):
+        number = number_of(value)
+        if isinstance(value, int | float) and number is not None and math.isfinite(number):
             name = f"{task}/{metric}" + (f",{way}" if way not in ("", "none") else "")
-            found[target_of(name) or name] = float(value)
+            found[target_of(name) or name] = number
     return found
 
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 import sqlite3
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,16 +40,13 @@ class MlFlow:
     checked: ClassVar[str] = "files and folders written by mlflow-skinny 3.17.2"
 
     def recognises(self, sources: Sequence[str]) -> bool:
-        places = [_place(source) for source in sources]
-        return bool(places) and all(
-            place
-            and (
-                place.is_dir()
-                or place.name == DATABASE
-                or holds(place, "latest_metrics", ["run_uuid"])
-            )
-            for place in places
-        )
+        return bool(sources) and all(_is_ours(_place(source)) for source in sources)
+
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        """Without the artifacts of runs, which may be large."""
+        places = [place for source in sources if (place := _place(source)) is not None]
+        found = [path for p in places for path in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+        return [path for path in found if path.is_file() and "artifacts" not in path.parts]
 
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
@@ -99,6 +96,7 @@ def _of_database(path: Path, names: Collection[str] | None) -> Iterator[LoggedRu
             curves = Curves(names)
             for point in last if names is None else read.metrics("metrics", names):
                 curves.add(*point)
+            _reach(curves, last)
             yield _logged(
                 LoggedRun(run, name, {"experiment": experiment}, origin=f"{path}, run {run}"),
                 status=status,
@@ -151,12 +149,13 @@ def _of_folder(folder: Path, names: Collection[str] | None) -> Iterator[LoggedRu
             curves, last = Curves(names), Curves(None)
             for point in _points(run / "metrics"):
                 last.add(*point)
+                _reach(curves, [point])
                 if curves.wants(point[0]):
                     curves.add(*point)
             fields = {"experiment": experiment.get("name", "")}
             yield _logged(
                 LoggedRun(run.name, meta.get("run_name") or "", fields, origin=str(run)),
-                status=STATUS[meta.get("status", 1)],
+                status=_status(meta),
                 params=dict(_texts(run / "params")),
                 tags=dict(_texts(run / "tags")),
                 final={metric: float(s.values[-1]) for metric, s in last.series().items()},
@@ -181,7 +180,10 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
     """Files below a folder; a name with slashes is a folder in it."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
+            try:
+                yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise RunTableError(f"cannot read {path}: {error}") from error
 
 
 def _meta(path: Path) -> dict[str, Any]:
@@ -190,6 +192,19 @@ def _meta(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise RunTableError(f"cannot read {path}: {error}") from error
     return meta if isinstance(meta, dict) else {}
+
+
+def _status(meta: Mapping[str, Any]) -> str:
+    """By its number, or its name."""
+    said = meta.get("status")
+    return STATUS[said] if isinstance(said, int) and said < len(STATUS) else str(said)
+
+
+def _reach(curves: Curves, points: Iterable[tuple[str, int, float]]) -> None:
+    """Tell of all that was logged, but for what MLflow measures of the machine, at its own pace."""
+    for name, step, _ in points:
+        if not name.startswith("system/"):
+            curves.reach(step)
 
 
 def _logged(
@@ -212,6 +227,8 @@ def _logged(
         fields={**run.fields, **settings, **marks, **summary},
         series=curves.series(),
         status=FAILED if status == "FAILED" else DONE,
+        ended=status == "FINISHED",
+        ends=curves.ends,
         notes=[*ended, *curves.notes()],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,10 +11,14 @@ from mixlaw.errors import RunTableError
 from mixlaw.interop.importers.pairs import join, read_half, tell_apart
 from mixlaw.interop.logged import LoggedRun
 from mixlaw.interop.metric_names import target_of
+from mixlaw.interop.roles import COUNTED, TOKENS_PER_STEP, snake
 
 RATIOS, METRICS = "ratios.csv", "metrics.csv"
 KEYS = ("run_id", "run")
 """The column of ids as `load_from_csv` wants it, and as a saved data frame has it."""
+
+_METRIC = re.compile(r"(.+)_(acc|acc_norm|accuracy|exact_match|em|f1)")
+_IS_LOSS = re.compile(r"(?:^|_)(?:loss|ppl|perplexity)(?:_|$)", re.IGNORECASE)
 
 
 class Olmix:
@@ -36,6 +41,9 @@ class Olmix:
         except OSError:
             return False
 
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return list(_pair(sources) or map(Path, sources))
+
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
     ) -> Iterator[LoggedRun]:
@@ -56,8 +64,18 @@ class Olmix:
 
 
 def _target(column: str) -> str:
-    """Of a trainer's name, or a task's; others, as "train/CE loss", stay as they are."""
-    return target_of(column) or (column if "/" in column else f"bpb/{column}")
+    """Of a trainer's name, or a task's; others, as "train/CE loss", and what is counted, stay as
+    they are."""
+    if found := target_of(column) or _of_words(column):
+        return found
+    counted = snake(column) in {*COUNTED, *TOKENS_PER_STEP}
+    return column if "/" in column or counted or _IS_LOSS.search(column) else f"bpb/{column}"
+
+
+def _of_words(column: str) -> str | None:
+    """ "hellaswag_acc" is a score, as "hellaswag/acc"."""
+    match = _METRIC.fullmatch(column)
+    return target_of(f"{match[1]}/{match[2]}") if match else None
 
 
 def _pair(sources: Sequence[str]) -> tuple[Path, Path] | None:

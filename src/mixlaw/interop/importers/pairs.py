@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixlaw.errors import RunTableError
+from mixlaw.interop.frame import number_of
 from mixlaw.interop.logged import LoggedRun
 
 _ONE = (0.99, 1.01)
 """Between these a row of proportions sums, by which a table of mixtures is told by its looks."""
+_TOP = 20
+"""Rows that are looked at for it."""
 _NO_DATA = ("name", "index", "")
 """Columns beside the ids: what people call a run, its number, a saved data frame's own index."""
 
@@ -123,25 +127,28 @@ def join(
 
 
 def tell_apart(paths: Sequence[Path], keys: Sequence[str]) -> tuple[Path, Path] | None:
-    """(mixtures, measures) of two CSV tables that have a column of ids: the one whose first row
-    sums to one is that of mixtures. None: they do not look so. Never raises."""
+    """(mixtures, measures) of two CSV tables that have a column of ids: the one of which half
+    of the first rows sum to one is that of mixtures. None: they do not look so. Never raises."""
     if len(paths) != 2 or any(path.suffix != ".csv" for path in paths):
         return None
     tops = [top_of(path) for path in paths]
     if any(not set(keys) & set(names) for names, _ in tops):
         return None
-    are_mixtures = [_is_mixture(*top, keys) for top in tops]
+    are_mixtures = [
+        bool(rows) and 2 * sum(_is_mixture(names, row, keys) for row in rows) >= len(rows)
+        for names, rows in tops
+    ]
     if sum(are_mixtures) != 1:
         return None
     return (paths[0], paths[1]) if are_mixtures[0] else (paths[1], paths[0])
 
 
-def top_of(path: Path) -> tuple[list[str], list[str]]:
-    """Header and first row of a CSV table; empty where there is none. Never raises."""
+def top_of(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and first rows of a CSV table; empty where there are none. Never raises."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
             lines = csv.reader(handle)
-            return next(lines, []), next(lines, [])
+            return next(lines, []), list(itertools.islice(filter(None, lines), _TOP))
     except (OSError, ValueError, csv.Error):
         return [], []
 
@@ -165,7 +172,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise RunTableError(f"could not read {path}: {error}") from error
     if len(lines) < 2:
         raise RunTableError(f"{path} has no rows; it must be a CSV table with a header")
-    names = lines[0]
+    names = [name.strip() for name in lines[0]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RunTableError(f"{path}: the columns {twice} are given twice; keep one")
     rows = []
@@ -181,9 +188,8 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _number(path: Path, place: int, name: str, cell: str) -> float:
     """NaN for an empty cell."""
-    try:
-        return float(cell) if cell else math.nan
-    except ValueError:
+    if (number := number_of(cell)) is None:
         raise RunTableError(
             f"{path}, row {place}: {name} is {cell!r}; every column but the ids must hold numbers"
-        ) from None
+        )
+    return number

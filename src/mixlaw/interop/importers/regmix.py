@@ -40,6 +40,9 @@ class RegMix:
             return False
         return pair is not None and _are_of_regmix(*pair)
 
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return list(_pair(sources) or map(Path, sources))
+
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
     ) -> Iterator[LoggedRun]:

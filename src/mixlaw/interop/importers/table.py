@@ -14,6 +14,7 @@ from mixlaw.errors import MissingExtraError, RunTableError
 from mixlaw.interop.frame import Frame, joined, packed
 from mixlaw.interop.logged import LoggedRun, flatten
 from mixlaw.interop.pivot import widened
+from mixlaw.interop.roles import names_runs
 
 _DELIMITED, _LINES, _PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet", ".pq")
 _DELIMITERS = ",;\t|"
@@ -45,8 +46,11 @@ class Table:
                 if (cell := cells[i]) is not None and cell == cell
             }
             yield LoggedRun(
-                frame.run[i], frame.name[i], fields, {}, frame.status[i], frame.place(i)
+                frame.run[i], frame.name[i], fields, {}, frame.status[i], origin=frame.place(i)
             )
+
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return [Path(source) for source in sources]
 
     def frame(self, sources: Sequence[str]) -> Frame:
         """All rows as columns, wide.
@@ -55,6 +59,8 @@ class Table:
             MissingExtraError: Parquet without pyarrow.
         """
         tables = [(str(source), columns_of(Path(source))) for source in sources]
+        if empty := [name for name, columns in tables if not columns]:
+            raise RunTableError(f"{empty[0]}: there is no row; is it a table of runs?")
         columns, rows = _below(tables)
         starts = np.cumsum([0, *rows])
 
@@ -109,8 +115,8 @@ def _delimited(path: Path) -> dict[str, np.ndarray]:
         # Where the comma does not part the cells, it may be the decimal one.
         comma = delimiter != ","
         for rows in _chunks(reader, path, len(header)):
-            for part, cells in zip(parts, zip(*rows, strict=True), strict=True):
-                part.append(packed(cells, decimal_comma=comma))
+            for name, part, cells in zip(header, parts, zip(*rows, strict=True), strict=True):
+                part.append(packed(cells, decimal_comma=comma, as_text=names_runs(name)))
     if not header or not parts[0]:
         raise RunTableError(f"{path}: there is no row below the header; is it a table of runs?")
     columns = [joined(part) for part in parts]
@@ -123,7 +129,7 @@ def _chunks(reader: Iterator[list[str]], path: Path, width: int) -> Iterator[lis
     Raises: RunTableError: one with more or fewer cells than the header.
     """
     rows: list[list[str]] = []
-    for number, row in enumerate(reader, start=1):
+    for number, row in enumerate(_said_where(reader), start=1):
         if len(row) != width:
             if not any(row):
                 continue
@@ -140,6 +146,14 @@ def _chunks(reader: Iterator[list[str]], path: Path, width: int) -> Iterator[lis
             rows = []
     if rows:
         yield rows
+
+
+def _said_where(reader: Any) -> Iterator[list[str]]:
+    """Rows of a CSV reader. Raises: csv.Error: with its line."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num}: {error}") from error
 
 
 def _named(
@@ -174,7 +188,8 @@ def _json_lines(path: Path) -> dict[str, np.ndarray]:
         names = dict.fromkeys(name for row in rows for name in row)
         for name in {**dict.fromkeys(parts), **names}:
             before = parts.setdefault(name, [np.full(done, np.nan)] if done else [])
-            before.append(packed([row.get(name) for row in rows]))
+            cells = [row.get(name) for row in rows]
+            before.append(packed(cells, as_text=names_runs(name)))
         done += len(rows)
         rows.clear()
 
@@ -184,14 +199,18 @@ def _json_lines(path: Path) -> dict[str, np.ndarray]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+                if not isinstance(row, Mapping):
+                    raise RunTableError(f"{path}, line {number}: it must be a JSON object")
+                rows.append(flatten(row))
+            except RunTableError:
+                raise
+            except (ValueError, RecursionError) as error:
                 raise RunTableError(f"{path}, line {number}: no JSON ({error})") from error
-            if not isinstance(row, Mapping):
-                raise RunTableError(f"{path}, line {number}: it must be a JSON object")
-            rows.append(flatten(row))
             if len(rows) == _CHUNK:
                 take()
     take()
+    if not done:
+        raise RunTableError(f"{path}: there is no row; is it a table of runs?")
     return {name: joined(part) for name, part in parts.items()}
 
 
@@ -229,7 +248,7 @@ def arrow_columns(table: Any) -> dict[str, np.ndarray]:
         cells = column.to_pylist()
         if kind.startswith("map<"):
             cells = [cell if cell is None else dict(cell) for cell in cells]
-        out[name] = packed(cells)
+        out[name] = packed(cells, as_text=names_runs(name))
     return out
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from mixlaw.errors import RunTableError
 from mixlaw.interop.curves import Curves
-from mixlaw.interop.events import FAILURE, Event, EventReader
+from mixlaw.interop.events import FAILURE, Event, EventReader, axis_of
 from mixlaw.interop.logged import LoggedRun, flatten
 from mixlaw.interop.records import EventRecords, sound
 from mixlaw.runs import DONE, FAILED
@@ -37,6 +37,9 @@ class TensorBoard:
 
     def recognises(self, sources: Sequence[str]) -> bool:
         return all("://" not in s and any(_files(Path(s))) for s in sources) and bool(sources)
+
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return [path for source in sources for path in _files(Path(source))]
 
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
@@ -64,6 +67,7 @@ class TensorBoard:
                 fields=found.fields,
                 series=found.curves.series(),
                 status=found.status,
+                ends=found.curves.ends,
                 origin=str(folder),
                 notes=[*found.notes, *found.curves.notes()],
             )
@@ -108,7 +112,9 @@ class _Run:
             if event.restarts:
                 self.curves.restart(event.step)
             for tag, value in event.scalars:
-                self.curves.add(tag, event.step, value)
+                self.curves.add(tag, event.step, value, axis=axis_of(tag))
+            if event.counts:
+                self.curves.reach(event.step)
             self._settings(event)
 
     def read_trial(self, path: Path) -> None:
@@ -142,6 +148,8 @@ class _Run:
                     except ValueError:
                         broken += 1
                         continue
+                    if event.counts:
+                        self._events.end = max(self._events.end, event.step)
                     yield event
         except OSError as error:
             raise RunTableError(f"cannot read {path}: {error.strerror or error}") from error

@@ -37,6 +37,9 @@ class Trackio:
             for files in places
         )
 
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return [path for source in sources for path in _files(Path(source))]
+
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
     ) -> Iterator[LoggedRun]:
@@ -80,9 +83,13 @@ def _of_database(path: Path, names: Collection[str] | None) -> Iterator[LoggedRu
         found = f"SELECT {key}, max(run_name) FROM metrics GROUP BY {key} ORDER BY min(id)"
         runs = dict.fromkeys(settings) | dict(connection.execute(found).fetchall())
         for run, name in runs.items():
+            if not isinstance(run, str):
+                raise RunTableError(f"{path} is damaged: a run is called {run!r}")
             made = _Run(names)
             rows = f"SELECT id, step, metrics FROM metrics WHERE {key} = ? ORDER BY id"
             for row, step, said in connection.execute(rows, [run]):
+                if number(step) is None:
+                    raise RunTableError(f"{path}, metrics, row {row}: {step!r} is no step")
                 made.add(step, _mapping(said, f"{path}, metrics, row {row}"))
             yield made.logged(run, name, settings.get(run, {}), path)
 
@@ -120,6 +127,7 @@ class _Run:
             name=name or run,
             fields=flatten(own, "config.") | {f"summary.{k}": value for k, value in final.items()},
             series=self.curves.series(),
+            ends=self.last.ends,
             origin=f"{path}, run {name or run}",
             notes=self.curves.notes(),
         )
@@ -162,7 +170,7 @@ def _mapping(said: str | bytes, place: str) -> Mapping[str, Any]:
     """What a cell of JSON holds. Raises: RunTableError."""
     try:
         found = json.loads(said)
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise RunTableError(f"{place}: no JSON: {error}") from error
     return found if isinstance(found, Mapping) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 from mixlaw.errors import MissingExtraError, RunTableError
 from mixlaw.interop.curves import Curves, number, told
-from mixlaw.interop.logged import LoggedRun, flatten
+from mixlaw.interop.logged import STEPS, LoggedRun, flatten
 from mixlaw.interop.records import WandbRecords
 from mixlaw.interop.wandb_file import Axes, WandbRun
 from mixlaw.runs import DONE, FAILED
@@ -36,6 +37,9 @@ class WeightsAndBiases:
         return bool(sources) and all(
             source.startswith(CLOUD) or next(_files(Path(source)), None) for source in sources
         )
+
+    def files(self, sources: Sequence[str]) -> list[Path]:
+        return list(dict.fromkeys(p for s in sources if "://" not in s for p in _files(Path(s))))
 
     def read(
         self, sources: Sequence[str], *, names: Collection[str] | None = None
@@ -108,16 +112,17 @@ def _of_cloud(run: Any, names: Collection[str] | None) -> LoggedRun:
     summary = flatten(dict(run.summary_metrics))
     final = {f"summary.{k}": told(v) for k, v in summary.items() if not k.startswith("_")}
     axes, curves = _axes(run.rawconfig), Curves(names)
-    for name in summary if names is None else names:
+    for name in summary if names is None else sorted(summary.keys() & set(names)):
         axis = axes.of(name)
         if names is None:
             rows = [] if name.startswith("_") else [summary]
         else:  # one by one: rows are given that have all keys that are asked for
-            rows = run.scan_history(keys=list(dict.fromkeys([name, axis])))
+            rows = run.scan_history(keys=list(dict.fromkeys([name, axis, STEPS])))
         for row in rows:
-            step, value = number(row.get(axis)), number(row.get(name))
+            step, value, count = (number(row.get(key)) for key in (axis, name, STEPS))
             if step is not None and value is not None:
-                curves.add(name, step, value)
+                curves.add(name, step, value, axis=axis, count=math.nan if count is None else count)
+    ends = {axis: number(summary.get(axis)) for axis in axes.names}
     ended = run.state in ("finished", "failed")
     return LoggedRun(
         run=run.id,
@@ -125,6 +130,8 @@ def _of_cloud(run: Any, names: Collection[str] | None) -> LoggedRun:
         fields=flatten(dict(run.config), "config.") | final,
         series=curves.series(),
         status=FAILED if run.state == "failed" else DONE,
+        ended=run.state == "finished",
+        ends={axis: end for axis, end in ends.items() if end is not None},
         origin=CLOUD + "/".join(run.path),
         notes=[*([] if ended else [f"its state is {run.state!r}"]), *curves.notes()],
     )

@@ -8,6 +8,7 @@ Written by mixlaw, of which it needs nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,24 @@ from litdata.streaming import (  # pyright: ignore[reportMissingImports]
     TokensLoader,
 )
 from litgpt.data import DataModule  # pyright: ignore[reportMissingImports]
+from torch.utils.data import get_worker_info  # pyright: ignore[reportMissingImports]
 
 PLAN = Path(__file__).with_name("mixture.json")
+
+
+class Mixed(CombinedStreamingDataset):
+    """Draws with a seed of its own in each rank and loader worker: with one seed all of them would
+    draw the same domain at the same time, and a step would hold few draws, many times each."""
+
+    def __init__(self, datasets: Sequence[Any], *, seed: int, weights: Sequence[float]):
+        super().__init__(datasets, seed=seed, weights=weights, iterate_over_all=False)
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        rank = self._datasets[0].distributed_env.global_rank
+        self._seed = f"{self.seed}, rank {rank}, worker {worker.id if worker else 0}"
+        return super().__iter__()
 
 
 @dataclass
@@ -58,10 +75,7 @@ class Mixture(DataModule):
             samples = [len(part) for part in parts]
             datasets += parts
             weights += [domain["weight"] * count / sum(samples) for count in samples]
-        mixed = CombinedStreamingDataset(
-            datasets, seed=self.known["seed"], weights=weights, iterate_over_all=False
-        )
-        return self._loader(mixed)
+        return self._loader(Mixed(datasets, seed=self.known["seed"], weights=weights))
 
     def val_dataloader(self) -> Any:
         return self._loader(self._samples(str(self.val_path)))
