@@ -199,7 +199,7 @@ def test_the_same_run_twice(second, message):
     if message is None:
         table, notes = assemble([run(), second], columns())
         assert len(table) == 1
-        assert notes == ("1 row that repeat another of the run merged",)
+        assert notes == ("merged 1 row that repeated another of the run",)
     else:
         with pytest.raises(RunTableError, match=message):
             assemble([run(), second], columns())

@@ -286,7 +286,7 @@ def test_several_files_are_one_table(tmp_path):
         import_runs([first, second], hints=Hints(mixture="w_*"))
     again = import_runs([first, first])
     assert len(again.table) == 2
-    assert again.notes == ("2 rows that repeat another of the run merged",)
+    assert again.notes == ("merged 2 rows that repeated another of the run",)
 
 
 def test_the_same_run_with_other_values_names_both_places(tmp_path):

@@ -71,7 +71,7 @@ def test_wide_tables_stay_as_they_are():
 
 def test_repeats_merge_and_contradictions_are_named():
     frame = widened(table([*LONG, LONG[1]]))
-    assert any("1 row that repeat" in note for note in frame.notes)
+    assert any("merged 1 row that repeated" in note for note in frame.notes)
     with pytest.raises(
         RunTableError, match=r"long\.csv, row 2 and long\.csv, row 5 measure.*2 and"
     ):

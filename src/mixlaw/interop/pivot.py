@@ -103,7 +103,7 @@ def widened(frame: Frame) -> Frame:
             dropped.append(name)
     notes = [f"a long table: {', '.join(keys)} says what {', '.join(values)} measures"]
     if merged:
-        notes.append(f"{plural(merged, 'row')} that repeat a measurement merged")
+        notes.append(f"merged {plural(merged, 'row')} that repeated a measurement")
     if dropped:
         notes.append(f"left out, since they differ within a run and step: {', '.join(dropped)}")
     kept = {k: v for k, v in kept.items() if k not in keys and k not in values}

@@ -119,7 +119,7 @@ def merged(rows: Rows) -> tuple[Rows, list[str]]:
         ),
     )
     count = len(table) - len(first)
-    return kept, [*notes, f"{plural(count, 'row')} that repeat another of the run merged"]
+    return kept, [*notes, f"merged {plural(count, 'row')} that repeated another of the run"]
 
 
 def _points(rows: Rows) -> np.ndarray:
