@@ -65,19 +65,11 @@ def read_mixture(path: str | Path, kind: str, domains: Sequence[str]) -> Schedul
     Args:
         kind: the trainer, as in `export`.
         domains: names to look for in it.
-    Raises: ExportError: no such trainer, one whose configs are not read, or a config without a
-        mixture of these domains.
+    Raises: ExportError: no such trainer, or a config without a mixture of these domains.
     """
-    from mixlaw.errors import ExportError
-    from mixlaw.interop.exporters import EXPORTERS, exporter
+    from mixlaw.interop.exporters import exporter
 
-    reader = exporter(kind)
-    if not hasattr(reader, "read"):
-        known = [name for name in EXPORTERS if hasattr(exporter(name), "read")]
-        raise ExportError(
-            f"configs of {kind} are written and not read; read are those of {', '.join(known)}"
-        )
-    return reader.read(Path(path), domains)  # pyright: ignore[reportAttributeAccessIssue]
+    return exporter(kind).read(Path(path), domains)
 
 
 def __getattr__(name: str) -> Any:

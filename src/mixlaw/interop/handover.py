@@ -177,8 +177,8 @@ class Exported:
 
 
 class Exporter(Protocol):
-    """Writes a mixture as one trainer wants it. One class in one file, and one line in
-    `mixlaw.interop.exporters`."""
+    """Writes a mixture as one trainer wants it, and reads it back. One class in one file, and one
+    line in `mixlaw.interop.exporters`."""
 
     name: ClassVar[str]
     """How it is called on the command line: "megatron"."""
@@ -194,10 +194,6 @@ class Exporter(Protocol):
         """The config. Raises: ExportError: what is missing, or cannot be said to this trainer; a
         schedule where it has none."""
         ...
-
-
-class ReadsBack(Protocol):
-    """An exporter whose format can be read, too."""
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The mixture of a config of this trainer, however it was made; found by domain names, or
