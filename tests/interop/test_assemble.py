@@ -151,7 +151,7 @@ def test_planned_runs_are_found_by_name(name, display):
     )
     assert found.domains == ("code", "web") or found.domains == ("web", "code")
     np.testing.assert_array_equal(found.weights, [[0.5, 0.5]])
-    assert list(found.run) == ["p1"]
+    assert list(found.run) == list(found.label) == ["p1"]
     assert (found.num_params[0], found.train_tokens[0], found.seed[0]) == (7, 99, 3)
     assert notes == ()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -103,6 +106,22 @@ class TestImport:
         (tmp_path / "home").rename(tmp_path / "moved")
         (again,) = import_again(tmp_path / "moved" / "study")
         assert (len(again.taken.same), again.inputs) == (5, ())
+
+    def test_so_do_the_files_of_a_folder(self, tmp_path, monkeypatch):
+        tensorboard = pytest.importorskip("torch.utils.tensorboard", reason="writes the files")
+        monkeypatch.chdir(tmp_path)
+        for i, row in enumerate(foreign(3)):
+            writer = tensorboard.SummaryWriter(f"home/logs/r{i}")
+            writer.add_text("sheet", json.dumps(row))
+            for name in COLUMNS.targets.values():
+                writer.add_scalar(name, row[name], 10)
+            writer.close()
+        mixture = {name: f"config.sheet.mix_{name}" for name in NAMES}
+        columns = replace(COLUMNS, run=None, mixture=mixture)
+        import_into("home/study", Request(("home/logs",), columns=columns))
+        (tmp_path / "home").rename(tmp_path / "moved")
+        (again,) = import_again(tmp_path / "moved" / "study")
+        assert (len(again.taken.same), again.inputs, again.gone) == (3, (), ())
 
     def test_killed_before_the_table_it_begins_again(self, tmp_path, monkeypatch):
         source = write_csv(tmp_path / "mine.csv", foreign(5))

@@ -86,6 +86,8 @@ class _Assembly:
         tokens, step = self._progress(num_params)
         self._note_nameless(shares, tokens, step)
         given = self.frame.table and not self.frame.logged
+        # A tracker's own name of a planned run is its folder's or the machine's, as a rule.
+        named_by_run = np.array([self.frame.table or bool(cells) for cells in self.plan])
         table = RunTable(
             domains=mixtures.domains,
             targets=tuple(self.columns.targets),
@@ -95,7 +97,7 @@ class _Assembly:
             available_tokens=self._available(mixtures.domains, tokens),
             values=self.values,
             run=_strings(self.run),
-            label=self._texts("label", self.run if self.frame.table else self.frame.name),
+            label=self._texts("label", np.where(named_by_run, self.run, self.frame.name)),
             role=self._texts("role", np.full(len(self.frame), SWARM, object)),
             status=_strings(self.status),
             seed=self._seeds(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -215,14 +216,16 @@ def _refuse_itself(sources: Sequence[str], table: Path) -> None:
 
 
 def _config(folder: Path, request: Request, imported: Imported) -> ImportConfig:
-    """What import.yaml keeps of an import."""
+    """What import.yaml keeps of an import; files of relative sources are relative to the study."""
+    moves = not any("://" in source or Path(source).is_absolute() for source in request.sources)
+    place = (lambda name: os.path.relpath(name, folder)) if moves else str
     return ImportConfig(
         kind=imported.kind,
         sources=[at_home(source, folder) for source in request.sources],
         design=None if request.design is None else at_home(request.design, folder),
         columns=imported.columns.to_dict(),
         notes=list(imported.notes),
-        inputs={at_home(name, folder): mark for name, mark in imported.inputs.items()},
+        inputs={place(name): mark for name, mark in imported.inputs.items()},
         runs=list(dict.fromkeys(imported.table.run.tolist())),
     )
 
