@@ -55,6 +55,12 @@ class TestFiles:
             replace_files(tmp_path, files("a", "b"))
         assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
+    def test_a_file_in_place_of_the_folder(self, tmp_path):
+        (tmp_path / "out").write_text("mine")
+        with pytest.raises(ExportError, match=r"out is a file.*--out"):
+            write_files(tmp_path / "out", {"a.json": "{}"})
+        assert (tmp_path / "out").read_text() == "mine"
+
 
 class TestFormerFiles:
     def test_those_of_the_export_before_are_replaced_or_removed(self, tmp_path):

@@ -18,9 +18,11 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """Write every file before the first takes its place; an export.json takes it last, and a
     former one is gone before.
 
-    Raises: ExportError: a name that leads out of the folder, or is that of a folder in it.
-        StorageError.
+    Raises: ExportError: the folder is a file, or a name leads out of it or is that of a folder in
+        it. StorageError.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file, and the configs need a folder; give another --out")
     for name in files:
         if not _is_inside(folder, name):
             raise ExportError(f"a file of the config is called {name!r}, which is not in {folder}")
