@@ -10,11 +10,9 @@ import pytest
 
 from mixlaw.runs import RunTable
 from mixlaw.study import Study
+from tests.study.sheets import EXPORT, NAMES, OBJECTIVE, TARGET, TOKENS
 
-NAMES = ("web", "code", "books")
 WORTH = np.array([[3.0, 0.3, 1.0], [0.2, 3.0, 0.3], [0.6, 0.2, 2.0]])
-
-OBJECTIVE = "objective: {loss/web: 1, loss/code: 1}\n"
 
 
 def true_losses(weights: np.ndarray) -> np.ndarray:
@@ -58,3 +56,9 @@ def study_of(fitted_folder, tmp_path):
         return Study(folder)
 
     return of
+
+
+@pytest.fixture
+def ready(study_of):
+    """A study that says all that an export needs."""
+    return study_of(OBJECTIVE + TOKENS + TARGET + EXPORT)

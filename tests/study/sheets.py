@@ -10,6 +10,9 @@ from mixlaw.runs import RunTable
 
 OBJECTIVE = "objective: {loss/web: 1, loss/code: 1}\n"
 NAMES = ("web", "code", "books")
+TOKENS = "domains: {web: {available_tokens: 4e9}, code: {available_tokens: 1e9}}\n"
+TARGET = "target: {train_tokens: 1_024_000}\n"
+EXPORT = "export: {to: megatron, paths: '/data/{domain}', sequence_length: 1024}\n"
 
 
 def table(count: int = 10, *, first: int = 0, names=NAMES, **more) -> RunTable:

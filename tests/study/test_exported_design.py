@@ -18,19 +18,7 @@ from mixlaw.schedule import Schedule
 from mixlaw.study import Study, exporting
 from mixlaw.study.export_config import ExportConfig, PathsConfig
 from mixlaw.study.planned import PlannedRun, add_planned, planned_runs, read_planned, run_name
-from tests.study.sheets import write_csv
-
-NAMES = ("web", "code", "books")
-OBJECTIVE = "objective: {loss/web: 1, loss/code: 1}\n"
-TOKENS = "domains: {web: {available_tokens: 4e9}, code: {available_tokens: 1e9}}\n"
-TARGET = "target: {train_tokens: 1_024_000}\n"
-EXPORT = "export: {to: megatron, paths: '/data/{domain}', sequence_length: 1024}\n"
-
-
-@pytest.fixture
-def ready(study_of):
-    """A study that says all that an export needs."""
-    return study_of(OBJECTIVE + TOKENS + TARGET + EXPORT)
+from tests.study.sheets import EXPORT, NAMES, OBJECTIVE, write_csv
 
 
 class TestRunsOfAStudyThatAsks:

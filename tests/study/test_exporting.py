@@ -16,20 +16,9 @@ from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 from mixlaw.study import Study, exporting
 from mixlaw.study.export_config import ExportConfig, PathsConfig
+from tests.study.sheets import NAMES, OBJECTIVE
 from tests.study.staged import STUDY as STAGED_STUDY
 from tests.study.staged import staged_rows, static_rows, write_study
-
-NAMES = ("web", "code", "books")
-OBJECTIVE = "objective: {loss/web: 1, loss/code: 1}\n"
-TOKENS = "domains: {web: {available_tokens: 4e9}, code: {available_tokens: 1e9}}\n"
-TARGET = "target: {train_tokens: 1_024_000}\n"
-EXPORT = "export: {to: megatron, paths: '/data/{domain}', sequence_length: 1024}\n"
-
-
-@pytest.fixture
-def ready(study_of):
-    """A study that says all that an export needs."""
-    return study_of(OBJECTIVE + TOKENS + TARGET + EXPORT)
 
 
 class TestTheMixture:
