@@ -1,13 +1,14 @@
 # Two commands for users: `make demo` and `make test`. Both set up .venv first.
 # For developers: `make check` (lint, types, tests), `make test-interop` (files made for and by the
-# real libraries of others), `make bench`, `make clean`.
+# real libraries of others), `make browser` (Debian's Chromium, which the tests of the page use),
+# `make docs` (the site), `make bench`, `make clean`.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INTEROP := .venv-interop
 PIP := pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-interop test-slurm check bench clean
+.PHONY: demo test test-interop test-slurm browser docs check bench clean
 
 # torch first and pinned: any other spelling pulls gigabytes of CUDA packages.
 .venv/.demo: pyproject.toml
@@ -44,6 +45,14 @@ test-interop: $(INTEROP)/.made
 test-slurm: .venv/.dev
 	$(BIN)/python -m pytest tests/slurm/check_slurm.py -v --no-header
 
+# As root, on Debian and its kin. Without a Chromium the tests that need one are skipped.
+browser:
+	command -v chromium > /dev/null || \
+		{ apt-get update --quiet && apt-get install --quiet --yes chromium; }
+
+docs: .venv/.dev
+	$(BIN)/mkdocs build --strict --site-dir site
+
 check: test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +63,4 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv $(INTEROP) demo-study .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(INTEROP) demo-study site .pytest_cache .ruff_cache .hypothesis

@@ -141,6 +141,34 @@ def s3_server():
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by Playwright; skipped where there is none."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium: `make browser` (as root, on Debian) installs it")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A new page that may not speak to any network; a request, a console error or an uncaught
+    exception fails the test."""
+    context = browser.new_context(offline=True)
+    opened, wrong = context.new_page(), []
+    opened.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("request", lambda asked: asked.url.startswith("http") and wrong.append(asked.url))
+    yield opened
+    context.close()
+    assert not wrong
+
+
 @pytest.fixture(params=["folder", "memory", "s3"])
 def storage_url(request, tmp_path):
     """An empty place of each kind that runs may lie in."""
