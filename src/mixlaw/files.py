@@ -50,8 +50,20 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that mixlaw wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file that mixlaw wrote. Raises: ValueError: it holds something else, or NaN."""
+    return parse_json(path.read_bytes(), parse_constant=_refuse_constant)
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """As `json.loads`. Raises: ValueError: no JSON, or nested deeper than any that is meant."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} stands where a number is to be")
 
 
 def digest(data: Any) -> str:

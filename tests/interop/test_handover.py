@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
 from hypothesis import given
@@ -13,9 +12,7 @@ from mixlaw.errors import ExportError
 from mixlaw.interop.handover import (
     Handover,
     apportion,
-    decimals,
     example_tokens,
-    over_paths,
     refuse_schedule,
     sample_counts,
     without_zeros,
@@ -52,14 +49,6 @@ def test_apportion_is_by_largest_remainder():
 def test_more_domains_than_units_are_refused():
     with pytest.raises(ExportError, match="3 domains have a share and there are 2 units"):
         apportion({"a": 0.5, "b": 0.3, "c": 0.2}, 2)
-
-
-@given(weights)
-def test_decimals_sum_to_one_as_texts_and_none_is_zero(shares):
-    texts = decimals(Mixture.from_weights({str(i): s for i, s in enumerate(shares)}))
-    units = [int(text.replace(".", "")) for text in texts.values()]
-    assert sum(units) == 10**6
-    assert min(units) >= 1
 
 
 @pytest.mark.parametrize("name", ["train_tokens", "sequence_length", "batch_sequences"])
@@ -147,19 +136,6 @@ def test_an_option_is_shown_in_one_line(name, told):
     with pytest.raises(ExportError, match="give --document-tokens '") as raised:
         example_tokens(alone, "x")
     assert "\n" not in str(raised.value)
-
-
-def test_several_paths_share_by_their_sizes():
-    sizes = {"/b1": 300, "/b2": 100}
-    paths = {"web": ["/w"], "code": ["/c"], "books": list(sizes)}
-    shares = over_paths(MIXTURE, paths, sizes.__getitem__)  # one path's size is not asked for
-    assert dict(shares) == pytest.approx({"/w": 0.5, "/c": 0.3, "/b1": 0.15, "/b2": 0.05})
-
-
-@pytest.mark.parametrize("size", [lambda path: 0, lambda path: os.stat(path).st_size])
-def test_sizes_that_are_not_to_be_had_are_named(size):
-    with pytest.raises(ExportError, match=r"'books' are weighted by .* '/no/b1' is not to be had"):
-        over_paths(Mixture({"books": 1.0}), {"books": ["/no/b1", "/no/b2"]}, size)
 
 
 def test_a_schedule_is_refused_with_the_remedy():

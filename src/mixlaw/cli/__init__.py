@@ -1,5 +1,5 @@
 """The command line: one thin subcommand per step of a study."""
 
-from mixlaw.cli.app import main
+from mixlaw.cli.entry import main
 
 __all__ = ["main"]

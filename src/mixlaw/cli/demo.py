@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from mixlaw.cli import show, show_continual, show_decision
+from mixlaw.cli import show, show_continual, show_decision, show_fit
 from mixlaw.cli.swarm_view import swarm_view
-from mixlaw.cli.terminal import line, step
+from mixlaw.cli.terminal import line, step, working
 from mixlaw.errors import StudyError
 from mixlaw.files import write_text
 from mixlaw.report import write_report
 from mixlaw.study import Study
 
 
-def run_demo(folder: Path, *, short: bool, continual: bool = False) -> None:
+def run_demo(folder: Path, *, short: bool, continual: bool = False) -> dict[str, Any]:
     """Run (or resume) the demo in `folder`: of a mixture, or of continuing a model.
 
+    Returns: what was found, JSON-able.
     Raises: StudyError: the folder holds another study.
     """
     started = time.perf_counter()
@@ -33,33 +35,44 @@ def run_demo(folder: Path, *, short: bool, continual: bool = False) -> None:
         )
     study = Study(folder)
     step(1, "Corpus: real text of this Python environment, deduplicated, split, tokenised")
-    show.corpus(study.corpus().summary())
-    last = _continue_a_model(study) if continual else _choose_a_mixture(study)
+    with working("reading and tokenising the text"):
+        built = study.corpus()
+    show.corpus(built.summary())
+    last, found = _continue_a_model(study) if continual else _choose_a_mixture(study)
     step(last + 1, "Report")
-    path = write_report(study)
-    minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    with working("drawing the report"):
+        path = write_report(study)
+    taken = time.perf_counter() - started
+    minutes, seconds = divmod(round(taken), 60)
     line(f"wrote {path}: open it in a browser. All of it took {minutes} min {seconds} s.")
+    return {"study": str(folder), **found, "report": str(path), "seconds": round(taken, 1)}
 
 
-def _choose_a_mixture(study: Study) -> int:
-    """Design, train, fit, optimize, verify. Returns: the number of the last step."""
+def _choose_a_mixture(study: Study) -> tuple[int, dict[str, Any]]:
+    """Design, train, fit, optimize, verify. Returns: the number of the last step, and findings."""
     step(2, "Design: which mixtures are worth a proxy run")
     show.design(study.design())
     step(3, "Train the swarm: several proxies at once, a finished-schedule loss per horizon")
     with swarm_view() as on_progress:
         show.runs(study.train(on_progress))
     step(4, "Fit: every law on the same held-out mixtures and scales")
-    show.fit(study)
+    with working("fitting every law, judging it on held-out runs"):
+        study.fit()
+    show_fit.fit(study)
     step(5, "Optimize: the best mixture for a larger model, with an interval")
-    show_decision.decision(study.optimize())
+    with working("looking for the best mixture"):
+        decision = study.optimize()
+    show_decision.optimized(study, decision)
     step(6, "Verify: train that larger model on it, and on the baselines")
     with swarm_view() as on_progress:
-        show_decision.verification(study.verify(on_progress))
-    return 6
+        verification = study.verify(on_progress)
+    show_decision.verification(verification)
+    return 6, {"decision": decision.to_dict(), "verification": verification.to_dict()}
 
 
-def _continue_a_model(study: Study) -> int:
-    """Train a base and what continues it, answer. Returns: the number of the last step."""
+def _continue_a_model(study: Study) -> tuple[int, dict[str, Any]]:
+    """Train a base and what continues it, answer. Returns: the number of the last step, and
+    findings."""
     step(2, "Continue: a base of the old text, then runs that continue it at shares of the new")
     with swarm_view() as on_progress:
         found = study.continual(on_progress)
@@ -68,7 +81,7 @@ def _continue_a_model(study: Study) -> int:
     show_continual.laws(found)
     step(4, "Answer: how much new text the model takes, and how much must be replayed")
     show_continual.shares(found)
-    return 4
+    return 4, {"continual": found.to_dict()}
 
 
 def template(name: str) -> str:

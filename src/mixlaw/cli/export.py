@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from mixlaw.cli import show_interop
 from mixlaw.cli.arguments import Json, StudyPath, a_path, answer, parse_mixture
+from mixlaw.cli.names import baselines, one_of, shares, trainers
 from mixlaw.errors import StudyError
-from mixlaw.interop.exporters import EXPORTERS
-from mixlaw.study import Study, exporting
-from mixlaw.study.export_config import DOMAIN, ExportConfig, PathsConfig
+
+if TYPE_CHECKING:
+    from mixlaw.study import Study
+    from mixlaw.study.export_config import ExportConfig
+    from mixlaw.study.exporting import Choice
+
+WHICH = "Which mixture (default: the decision's)"
+LENGTHS = "What the trainer has to know"
 
 
 def export(
     study: StudyPath,
     to: Annotated[
         str | None,
-        typer.Option(help=f"The trainer: {', '.join(EXPORTERS)}; default: as the study says."),
+        typer.Option(
+            metavar="TRAINER",
+            autocompletion=one_of(trainers),
+            help="One of {trainers}; default: as the study says.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -34,47 +42,92 @@ def export(
     ] = None,
     mixture: Annotated[
         str | None,
-        typer.Option("--mixture", "-m", help="web=0.6,code=0.4; default: the decision's."),
+        typer.Option(
+            "--mixture",
+            "-m",
+            metavar="SHARES",
+            autocompletion=shares,
+            rich_help_panel=WHICH,
+            help="For instance web=0.6,code=0.4.",
+        ),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="Name of a baseline instead.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=baselines,
+            rich_help_panel=WHICH,
+            help="A baseline: natural, uniform or one of the study's own.",
+        ),
+    ] = None,
     schedule: Annotated[
-        bool, typer.Option("--schedule", help="The schedule that the study recommends instead.")
+        bool,
+        typer.Option(
+            "--schedule", rich_help_panel=WHICH, help="The schedule that the study recommends."
+        ),
     ] = False,
     staged: Annotated[
         bool,
-        typer.Option("--staged", help="Its best one of stages instead, recommended or not."),
+        typer.Option(
+            "--staged",
+            rich_help_panel=WHICH,
+            help="Its best one of stages, recommended or not.",
+        ),
     ] = False,
     stage: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
+            rich_help_panel=WHICH,
             help="With --schedule or --staged: one stage, from 1, as the mixture of its part of "
-            "the run, for trainers without schedules."
+            "the run, for trainers without schedules.",
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=PATH",
+            rich_help_panel=LENGTHS,
             help="Where a domain's data lie, repeatable; or one pattern, '/data/{domain}'.",
         ),
     ] = None,
     train_tokens: Annotated[
-        float | None, typer.Option(min=1, help="Of the run; default: the target's.")
+        float | None,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel=LENGTHS, help="Of the run; default: the target's."
+        ),
     ] = None,
-    sequence_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a sample.")] = None,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", rich_help_panel=LENGTHS, help="Tokens of a sample."),
+    ] = None,
     batch_sequences: Annotated[
-        int | None, typer.Option(min=1, help="Samples of an optimiser step, over all ranks.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=LENGTHS,
+            help="Samples of an optimiser step, over all ranks.",
+        ),
     ] = None,
     document_tokens: Annotated[
         list[str] | None,
         typer.Option(
             metavar="DOMAIN=TOKENS",
+            rich_help_panel=LENGTHS,
             help="Mean tokens of a document, for trainers that count documents; repeatable.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the mixture as a trainer wants it, and show what the trainer will make of it."""
+    """Write the mixture as a trainer's own config.
+
+    Shows what the trainer will make of it: whole samples, rounded weights, epochs. Reads the
+    decision (or the mixture named here); writes the config and export.json.
+    """
+    from mixlaw.cli import show_interop
+    from mixlaw.study import Study, exporting
+
     opened = Study(study)
     names = [domain.name for domain in opened.domains()]
     settings = _settings(
@@ -99,8 +152,10 @@ def export(
 
 def _choice(
     study: Study, mixture: str | None, baseline: str | None, *, schedule: bool, staged: bool
-) -> exporting.Choice:
+) -> Choice:
     """Raises: StudyError: several were asked for."""
+    from mixlaw.study import exporting
+
     asked = {"--mixture": mixture, "--baseline": baseline, "--schedule": schedule}
     asked |= {"--staged": staged}
     given = [option for option, value in asked.items() if value is not None and value is not False]
@@ -125,6 +180,10 @@ def _settings(
 ) -> ExportConfig:
     """What the command line says of the export section. Raises: StudyError: text that makes no
     sense."""
+    from pydantic import ValidationError
+
+    from mixlaw.study.export_config import DOMAIN, ExportConfig, PathsConfig
+
     by_domain: dict[str, list[str]] = {}
     given: dict[str, Any] = {}
     for text in paths:

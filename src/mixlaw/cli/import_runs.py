@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixlaw.cli import show_interop
 from mixlaw.cli.arguments import Json, a_path, answer
+from mixlaw.cli.names import checkpoints as which_rows
+from mixlaw.cli.names import kinds, one_of, studies, units
+from mixlaw.cli.terminal import working
 from mixlaw.errors import StudyError
-from mixlaw.interop import IMPORTERS, Hints
-from mixlaw.study.import_config import read_columns
-from mixlaw.study.importing import Request, import_again, import_into
+
+if TYPE_CHECKING:
+    from mixlaw.interop import Hints
+    from mixlaw.study.importing import Request
+
+MEANING = "What its columns mean, where their names do not tell"
 
 
 def import_runs(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SOURCES",
+            metavar="[SOURCES]...",
             help="Files, folders or addresses (wandb://entity/project); none: all that the study "
             "imported before, again.",
         ),
@@ -30,59 +35,124 @@ def import_runs(
         typer.Option(
             parser=a_path,
             metavar="STUDY",
+            autocompletion=studies,
             help="A study, or a folder for a new one; else only look.",
         ),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help=f"Of the sources, if not by their looks: {', '.join(IMPORTERS)}."),
-    ] = None,
-    mixture: Annotated[
-        str | None,
-        typer.Option(help="Where it lies: 'config.mixture.*' (* is the domain), or one column."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="'eval/*/loss=loss/*': metric in the source = target; repeatable."),
-    ] = None,
-    run: Annotated[str | None, typer.Option(help="Column of run ids; several as a+b.")] = None,
-    num_params: Annotated[
-        str | None, typer.Option(help="Non-embedding parameters: a column, or a number.")
-    ] = None,
-    train_tokens: Annotated[
-        str | None, typer.Option(help="Training tokens: a column, or a number.")
-    ] = None,
-    tokens_per_step: Annotated[
-        str | None,
-        typer.Option(help="Tokens of a step, where steps are logged: a column, or a number."),
-    ] = None,
-    seed_column: Annotated[str | None, typer.Option(help="Column of seeds.")] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Of the mixture: shares, percent or relative.")
-    ] = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(help="last (one row a run) or all of them.")
-    ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(help="Web=web: domain or target in the source = its name here; repeatable."),
-    ] = None,
-    columns: Annotated[
-        Path | None,
-        typer.Option(help="YAML file that says what every column means, as import.yaml does."),
+        typer.Option(
+            metavar="KIND",
+            autocompletion=one_of(kinds),
+            help="Of the sources, if not by their looks: {kinds}.",
+        ),
     ] = None,
     design: Annotated[
         Path | None,
-        typer.Option(help="Folder of `mixlaw design --export-to`: results of these runs."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of `mixlaw design --export-to`: results of these runs.",
+        ),
+    ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS",
+            rich_help_panel=MEANING,
+            help="Where it lies: 'config.mixture.*' (* is the domain), or one column.",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC=TARGET",
+            rich_help_panel=MEANING,
+            help="'eval/*/loss=loss/*': metric in the source = target; repeatable.",
+        ),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=MEANING,
+            help="Column of run ids; several as a+b.",
+        ),
+    ] = None,
+    num_params: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=MEANING,
+            help="Non-embedding parameters: a column, or a number.",
+        ),
+    ] = None,
+    train_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=MEANING,
+            help="Training tokens: a column, or a number.",
+        ),
+    ] = None,
+    tokens_per_step: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=MEANING,
+            help="Tokens of a step, where steps are logged: a column, or a number.",
+        ),
+    ] = None,
+    seed_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", rich_help_panel=MEANING, help="Column of seeds."),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT",
+            autocompletion=one_of(units),
+            rich_help_panel=MEANING,
+            help="Of the mixture: shares, percent or relative.",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            autocompletion=one_of(which_rows),
+            rich_help_panel=MEANING,
+            help="last (one row a run) or all of them.",
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=HERE",
+            rich_help_panel=MEANING,
+            help="Web=web: domain or target in the source = its name here; repeatable.",
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=MEANING,
+            help="YAML file that says what every column means, as import.yaml does.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Import finished runs: tables, W&B, TensorBoard, MLflow, Trackio, lm-eval, Olmix, RegMix.
+    """Take runs that you have: tables, W&B, TensorBoard, ...
 
-    Without --into it shows what would be read, and writes nothing. With it the runs go into the
-    study's table: rows of runs that it has are replaced, target by target, and other runs stay.
-    How they were read stands in import.yaml, which may be edited.
+    Also MLflow, Trackio, lm-eval, Olmix and RegMix. Without --into it shows what would be read, and
+    writes nothing. With it the runs go into the study's table: rows of runs that it has are
+    replaced, target by target, and other runs stay. How they were read stands in import.yaml, which
+    may be edited.
     """
+    from mixlaw.cli import show_interop
+    from mixlaw.interop import Hints
+    from mixlaw.study.importing import import_again, import_into
+
     hints = Hints(
         mixture=mixture,
         targets=tuple(target or ()),
@@ -97,17 +167,20 @@ def import_runs(
     )
     request = _request(sources or [], hints, kind=kind, columns=columns, design=design)
     if into is not None and request is None:
-        repeated = import_again(into)
+        with working("reading the sources again"):
+            repeated = import_again(into)
         data = [show_interop.import_json(done) for done in repeated]
         answer(data, as_json, lambda: show_interop.repeated(repeated))
         return
     if request is None:
         raise StudyError("nothing to import: name the sources, or --into STUDY to repeat an import")
     if into is not None:
-        done = import_into(into, request)
+        with working("reading the sources"):
+            done = import_into(into, request)
         answer(show_interop.import_json(done), as_json, lambda: show_interop.taken(done))
         return
-    found = request.read()
+    with working("reading the sources"):
+        found = request.read()
     answer(show_interop.look_json(found), as_json, lambda: show_interop.look(found))
 
 
@@ -120,6 +193,10 @@ def _request(
     design: Path | None,
 ) -> Request | None:
     """None to repeat what was imported. Raises: StudyError: options that would do nothing."""
+    from mixlaw.interop import Hints
+    from mixlaw.study.import_config import read_columns
+    from mixlaw.study.importing import Request
+
     if "" in sources:
         raise StudyError("a source is empty; name a file, a folder or an address")
     said = hints != Hints()

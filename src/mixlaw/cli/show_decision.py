@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mixlaw.cli.terminal import line, notes, table
-from mixlaw.report.words import distance_words, over_words, regret_words, short_count
+import numpy as np
+
+from mixlaw.cli.terminal import headed, line, notes, table
+from mixlaw.report.verdict import mixture_words
+from mixlaw.report.words import (
+    against,
+    distance_words,
+    listing,
+    number_of,
+    objective_words,
+    over_words,
+    regret_words,
+    scale_words,
+    short_count,
+)
 
 if TYPE_CHECKING:
+    from mixlaw.study import Study
     from mixlaw.optimize import Decision, Interval
     from mixlaw.optimize.pareto import ParetoFront
     from mixlaw.study.verification import Verification
 
 MOST_TARGETS = 3
 """Whose changes are shown beside the objective's."""
+
+SURE, MOST_SURE = 0.8, 0.99
+"""Below the first more runs are proposed; beyond the second no number is said."""
 
 WORTH_SAYING = 5e-5
 """A cost below this is none at the digits that are shown."""
@@ -47,61 +65,114 @@ def forecast_table(
     table([first, *names, "±"], out, title=title)
 
 
-def decision(found: Decision) -> None:
-    """The mixture, what is expected of it, and why it is this one."""
+def optimized(study: Study, found: Decision, *, everything: bool = False) -> None:
+    """The mixture to train, in words; then what is expected of it, and why it is this one."""
+    _answer(study, found)
+    decision(found, everything=everything)
+
+
+def decision(found: Decision, *, everything: bool = False) -> None:
+    """Shares and forecasts; everything: also what moves them, other scales, the certificate."""
     others = {name: comparison.forecast for name, comparison in found.baselines.items()}
     everyone = {"recommended": found.forecast, **others}
     _shares({name: forecast.mixture for name, forecast in everyone.items()}, found)
-    targets = {
-        f"  {target} ({found.objective.shares.get(target, 0):.2g})": target
-        for target in found.forecast.targets
-    }
+    weights = found.objective.shares
+    targets = [t for t in found.forecast.targets if everything or weights.get(t, 0)]
     rows = {"objective": [pair(f.objective) for f in everyone.values()]}
     rows |= {
-        text: [pair(f.targets[target]) for f in everyone.values()]
-        for text, target in targets.items()
+        f"  {target} ({weights.get(target, 0):.2g})": [
+            pair(f.targets[target]) for f in everyone.values()
+        ]
+        for target in targets
     }
     title = scale_text(found.num_params, found.train_tokens, found.level)
     forecast_table("forecast (weight)", list(everyone), rows, title)
-    _freedom(found)
-    _other_scales(found)
-    for name, comparison in found.baselines.items():
-        line(
-            f"{'better' if comparison.gain >= 0 else 'WORSE'} than {name} by "
-            f"{abs(comparison.gain):.4f}; probability that it is better "
-            f"{comparison.probability_better:.2f}"
-        )
-    _trust(found)
-    for bound in found.active_bounds:
-        line(str(bound))
-    notes(found.warnings)
+    if everything:
+        _sensitivities(found)
+        _other_scales(found)
+        _trust(found)
+        return
+    left = len(found.forecast.targets) - len(targets)
+    more = f"{number_of(left, 'more target')}, " if left else ""
+    line(f"--all: {more}what each domain changes, other scales, how the optimum was found")
+
+
+def _answer(study: Study, found: Decision) -> None:
+    """What a person needs who reads no further."""
+    expected = found.forecast.objective
+    width = f"{expected.half_width:.3f}" if np.isfinite(expected.half_width) else "unknown"
+    points = {
+        "gain": [
+            f"{against(comparison.gain, name)}, {_sure(comparison.probability_better)} that it is "
+            "lower"
+            for name, comparison in found.baselines.items()
+        ],
+        "forecast": [
+            f"{expected.value:.3f} ± {width} ({found.level:.0%} interval), "
+            f"{objective_words(found.objective)}, at "
+            f"{scale_words(found.num_params, found.train_tokens)}"
+        ],
+        "how sure": [regret_words(found.regret)] if found.regret is not None else [],
+        "limited by": [str(bound) for bound in found.active_bounds],
+        "mind": list(dict.fromkeys(found.warnings)),
+    }
+    if (found.guard_cost or 0) > WORTH_SAYING:
+        points["limited by"].append(_guard_words(found))
+    seen = study.verification()
+    points["how sure"].append("a forecast: not yet trained at that scale")
+    if seen is not None:
+        gains = [against(gain.mean, name) for name, gain in seen.gains.items()]
+        points["how sure"][-1] = f"trained at that scale it was {listing(gains)}"
+    text = f"Train on {mixture_words(found)}."
+    headed(text, {word: said for word, said in points.items() if said}, _following(study, found))
+
+
+def _following(study: Study, found: Decision) -> dict[str, str]:
+    """Commands that lead on, the most useful first."""
+    name = shlex.quote(str(study.home))
+    commands = {}
+    unsure = any(c.probability_better < SURE for c in found.baselines.values())
+    if unsure:
+        commands[f"mixlaw design {name} --next 4"] = "runs that would make it surer"
+    if not study.from_table and study.verification() is None:
+        commands[f"mixlaw verify {name}"] = "train it, and the baselines"
+    to = "" if study.config.export.to else " --to TRAINER"
+    commands[f"mixlaw export {name}{to}"] = "hand it to your trainer"
+    commands[f"mixlaw report {name}"] = "the evidence, and other mixtures"
+    return commands
+
+
+def _sure(probability: float) -> str:
+    """ "95% sure"; a normal tail is never believed to the last digit."""
+    if probability > MOST_SURE:
+        return f"more than {MOST_SURE:.0%} sure"
+    if probability < 1 - MOST_SURE:
+        return f"less than {1 - MOST_SURE:.0%} sure"
+    return f"{probability:.0%} sure"
 
 
 def _shares(mixtures: Mapping[str, Mapping[str, float]], found: Decision) -> None:
-    """With the unguarded optimum beside the others, where it is another one."""
+    """With what is nearly as good, and the unguarded optimum where it is another one."""
     if found.unguarded is not None and (found.guard_cost or 0) > WORTH_SAYING:
         mixtures = {**mixtures, "unguarded": found.unguarded}
-    rows = [[d, *(f"{m.get(d, 0.0):.3f}" for m in mixtures.values())] for d in found.recommended]
-    table(["share", *mixtures], rows)
+    rows = []
+    for domain in found.recommended:
+        low, high = found.region.ranges[domain]
+        shares = (f"{mixture.get(domain, 0.0):.3f}" for mixture in mixtures.values())
+        rows.append([domain, *shares, f"{low:.3f} to {high:.3f}"])
+    title = f"shares; nearly as good: the objective rises by {found.region.tolerance:.2g} at most"
+    table(["share", *mixtures, "nearly as good"], rows, title=title)
 
 
 def _trust(found: Decision) -> None:
-    """How far from the best it may be, and how it was chosen."""
-    if found.regret is not None:
-        line(regret_words(found.regret))
+    """How it was found."""
     if found.gap is not None:
         line(f"certificate: no allowed mixture is predicted lower by more than {found.gap:.1e}")
     else:
         line(f"no certificate: the problem is not convex; starts agree within {found.spread:.1e}")
     if found.unguarded is not None:
-        cost = found.guard_cost or 0.0
-        text = "the support guard costs nothing"
-        if cost > WORTH_SAYING:
-            text = (
-                f"the support guard costs {cost:.4f}: the unguarded mixture is predicted lower by "
-                "that, which no run supports"
-            )
-        line(text)
+        costs = (found.guard_cost or 0) > WORTH_SAYING
+        line(_guard_words(found) if costs else "the support guard costs nothing")
     if found.distance is not None:
         line(distance_words(found.distance))
     if (robust := found.robust) is not None:
@@ -114,21 +185,23 @@ def _trust(found: Decision) -> None:
         line(f"rounding the shares costs {found.rounding_cost:.2g}")
 
 
-def _freedom(found: Decision) -> None:
-    """Where the mixture may move, and what one more point of a domain changes."""
+def _guard_words(found: Decision) -> str:
+    return (
+        f"the support guard costs {found.guard_cost or 0:.4f}: the unguarded mixture is predicted "
+        "lower by that, which no run supports"
+    )
+
+
+def _sensitivities(found: Decision) -> None:
+    """What one more point of a domain changes."""
     targets = found.objective.targets[:MOST_TARGETS]
     rows = []
     for domain, share in found.recommended.items():
-        low, high = found.region.ranges[domain]
         changes = found.sensitivities[domain]
-        rows.append([domain, f"{share:.3f}", f"{low:.3f} to {high:.3f}"])
-        rows[-1] += [f"{changes.objective:+.5f}", *(f"{changes.targets[t]:+.5f}" for t in targets)]
-    title = (
-        f"nearly as good: objective within {found.region.tolerance:.2g}; one more point: what one "
-        "more percentage point of a domain changes"
-    )
-    columns = ["domain", "recommended", "nearly as good", "one more point", *targets]
-    table(columns, rows, title=title)
+        rows.append([domain, f"{share:.3f}", f"{changes.objective:+.5f}"])
+        rows[-1] += [f"{changes.targets[t]:+.5f}" for t in targets]
+    title = "what one more percentage point of a domain changes"
+    table(["domain", "recommended", "objective", *targets], rows, title=title)
 
 
 def _other_scales(found: Decision) -> None:

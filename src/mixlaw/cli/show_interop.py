@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlaw.cli import show_plans
-from mixlaw.cli.terminal import heading, line, notes, table
+from mixlaw.cli.terminal import command, heading, line, notes, table
 from mixlaw.interop.handover import DOCUMENT
 from mixlaw.report.schedule_words import stage_names
 from mixlaw.report.words import plain, short_count
@@ -177,7 +177,7 @@ def exported(found: Export) -> None:
     line(f"wrote {found.folder}: {plain(files)}")
     heading("use it")
     for text in found.exported.how.splitlines():
-        line(f"  {text}")
+        command(text)
 
 
 def _stages(found: Export) -> None:
@@ -209,10 +209,10 @@ def planned(found: ExportedDesign) -> None:
     notes([plain(note) for note in found.notes])
     folder, into = (shlex.quote(str(path)) for path in (found.folder, found.into))
     line(f"wrote {found.folder}. Train each run under the name of its folder, then:")
-    line(f"  mixlaw import RESULTS --design {folder} --into {into}")
+    command(f"mixlaw import RESULTS --design {folder} --into {into}")
     if found.folder == found.into:
         line("its study.yaml asks what this study asks, of the results of the other trainer")
     if found.how:
         heading(f"use {found.runs[0].config}")
         for text in found.how.splitlines():
-            line(f"  {text}")
+            command(text)

@@ -1,39 +1,109 @@
-"""The terminal: lines, notes, tables that fit its width."""
+"""The terminal: lines, notes, tables that fit its width; the only way text of users reaches it.
+
+Names come from users and files, so no text here is markup, and control characters in it are shown
+as escapes: a domain name cannot colour, move or clear the terminal.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 FIRST_COLUMN = 24
 """What the first column of a table may always have, in characters; longer names are folded."""
 GAP = 2
 _NUMBER = re.compile(r"[+\-±]? ?\.?\d")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class ReaderGone(Exception):
+    """Who read the output has left, as `head` does."""
+
+
+class Terminal(Console):
+    """A console that shows no styles where NO_COLOR is set, and ends quietly without a reader."""
+
+    def __init__(self, *, stderr: bool = False):
+        # rich drops colours for NO_COLOR, but not bold: an escape code is an escape code.
+        styles = None if os.environ.get("NO_COLOR") else "auto"
+        super().__init__(stderr=stderr, highlight=False, color_system=styles)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _gone()
+
+
+def _gone() -> None:
+    """Leave standard output, so that nothing is written at exit. Raises: ReaderGone."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    raise ReaderGone
+
+
+out = Terminal()
+err = Terminal(stderr=True)
+
+
+def data(found: Any) -> None:
+    """One JSON document, and nothing else, on standard output."""
+    plain(json.dumps(found, indent=1, allow_nan=False))
+
+
+def plain(text: str) -> None:
+    """Text for other programs: as it is, whatever the width."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _gone()
+
+
+def shown(text: object) -> str:
+    """Text of which every character has its place: others are shown as escapes."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else " " if c in "\xa0\u3000" else _escaped(c)
+        for c in str(text)
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def error(message: str) -> None:
-    err.print(f"[bold red]error:[/] {_plain(message)}", soft_wrap=True)
+    say(Text.assemble(("error: ", "bold red"), shown(message)), err)
 
 
 def line(text: str) -> None:
-    out.print(_plain(text), soft_wrap=True)
+    say(Text(shown(text)))
+
+
+def command(text: str) -> None:
+    """A line to copy: the terminal may break it, we do not."""
+    out.print(Text(f"  {shown(text)}"), soft_wrap=True)
+
+
+def say(text: Text, console: Console = out) -> None:
+    """A line of words, wrapped at spaces in a terminal; whole where other programs read it."""
+    if console.is_terminal:
+        console.print(text, overflow="ignore", crop=False)
+    else:
+        console.print(text, soft_wrap=True)
 
 
 def step(number: int, title: str) -> None:
-    out.print(f"\n[bold cyan]{number}.[/] [bold]{_plain(title)}[/]")
-
-
-def _plain(text: str) -> str:
-    # Names come from users; square brackets in them are not markup.
-    return text.replace("[", r"\[")
+    out.print()
+    say(Text.assemble((f"{number}.", "bold cyan"), " ", (shown(title), "bold")))
 
 
 def notes(warnings: Sequence[str]) -> None:
@@ -43,11 +113,62 @@ def notes(warnings: Sequence[str]) -> None:
 
 def marked(mark: str, text: str) -> None:
     """A line that begins with a coloured word."""
-    out.print(f"[yellow]{mark}:[/] {_plain(text)}", soft_wrap=True)
+    say(Text.assemble((f"{shown(mark)}:", "yellow"), " ", shown(text)))
 
 
 def heading(text: str) -> None:
-    out.print(f"[bold]{_plain(text)}[/]")
+    say(Text(shown(text), "bold"))
+
+
+def headed(
+    text: str, points: Mapping[str, Sequence[str]], following: Mapping[str, str]
+) -> None:
+    """An answer: its sentence, what there is to say of it, and what to do next.
+
+    Args:
+        points: word -> one or more sentences.
+        following: command -> what it gives.
+    """
+    heading(text)
+    out.print()
+    width = max(map(cell_len, [*points, _NEXT])) + GAP
+    for word, sentences in points.items():
+        for k, sentence in enumerate(sentences):
+            _point(word if k == 0 else "", Text(shown(sentence)), width)
+    longest = max(map(cell_len, following), default=0)
+    for k, (typed, gives) in enumerate(following.items()):
+        label = Text((_NEXT if k == 0 else "").ljust(width), "cyan")
+        typed = shown(typed)
+        pad = " " * (longest - cell_len(typed))
+        found = Text.assemble(" " * GAP, label, typed, (f"{pad}  # {gives}", "dim"))
+        if cell_len(found.plain) > out.width:  # the command alone, to be copied whole
+            found = Text.assemble(" " * GAP, label, typed)
+        out.print(found, soft_wrap=True)
+    out.print()
+
+
+_NEXT = "next"
+
+
+def _point(word: str, sentence: Text, width: int) -> None:
+    """A sentence beside its word, which a terminal wraps below itself."""
+    label = Text(word.ljust(width), "cyan")
+    if not out.is_terminal:
+        say(Text.assemble(" " * GAP, label, sentence))
+        return
+    row = Table.grid()
+    row.add_column(width=width, no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(label, sentence)
+    out.print(Padding(row, (0, 0, 0, GAP)))
+
+
+@contextlib.contextmanager
+def working(text: str) -> Iterator[None]:
+    """Says in a terminal what takes a while, until it is done; nothing elsewhere."""
+    moving = err.is_terminal and not err.is_dumb_terminal and err.color_system is not None
+    with err.status(Text(f"{shown(text)} ...")) if moving else contextlib.nullcontext():
+        yield
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
@@ -57,17 +178,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str =
     columns that still find no place follow below, beside the first column again.
     """
     if title:
-        out.print(f"[italic]{_plain(title)}[/]", soft_wrap=True)
-    cells = [[str(cell) for cell in row] for row in rows]
+        say(Text(shown(title), "italic"))
+    columns = [_cell(column) for column in columns]
+    cells = [[_cell(cell) for cell in row] for row in rows]
     for chosen in _blocks(columns, cells):
         table = Table(header_style="bold", box=None)
         for i, width in chosen.items():
             in_words = not any(_NUMBER.match(row[i]) for row in cells)
             justify = "left" if i == 0 or in_words else "right"
-            table.add_column(_plain(columns[i]), justify=justify, width=width, overflow="fold")
+            table.add_column(Text(columns[i]), justify=justify, width=width, overflow="fold")
         for row in cells:
-            table.add_row(*(_plain(row[i]) for i in chosen))
+            table.add_row(*(Text(row[i]) for i in chosen))
         out.print(table)
+
+
+def _cell(value: object) -> str:
+    return shown(value).replace("\n", r"\n")
 
 
 def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[dict[int, int]]:
@@ -76,7 +202,7 @@ def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[dict
     full = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     held = [max((cell_len(row[i]) for row in cells), default=0) for i in range(len(columns))]
     least = [
-        min(max(held[i], *map(cell_len, name.split())), most) for i, name in enumerate(columns)
+        min(max([held[i], *map(cell_len, name.split())]), most) for i, name in enumerate(columns)
     ]
     least[0] = min(full[0], FIRST_COLUMN)
     blocks: list[dict[int, int]] = []

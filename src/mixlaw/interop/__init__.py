@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mixlaw.interop.handover import Exported, Handover
     from mixlaw.interop.importers import IMPORTERS
     from mixlaw.interop.importing import Imported, from_frame, import_runs
+    from mixlaw.interop.snippet import Snippet, snippet_for, snippets
     from mixlaw.schedule import Schedule
 
 # Loaded on first use: who imports a table needs no exporter, and the other way round.
@@ -30,8 +31,11 @@ _HOME = {
     "Hints": "guess",
     "IMPORTERS": "importers",
     "Imported": "importing",
+    "Snippet": "snippet",
     "from_frame": "importing",
     "import_runs": "importing",
+    "snippet_for": "snippet",
+    "snippets": "snippet",
 }
 
 __all__ = [
@@ -42,10 +46,13 @@ __all__ = [
     "Handover",
     "Hints",
     "Imported",
+    "Snippet",
     "export",
     "from_frame",
     "import_runs",
     "read_mixture",
+    "snippet_for",
+    "snippets",
 ]
 
 

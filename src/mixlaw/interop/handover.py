@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from mixlaw.errors import ExportError
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule, stage_steps
+
+if TYPE_CHECKING:
+    from mixlaw.interop.snippet import Snippet
 
 TOKEN, SAMPLE, DOCUMENT = "token", "sample", "document"
 """What a trainer's weights count: tokens, samples of a fixed length (in tokens: the same), or
@@ -195,6 +200,12 @@ class Exporter(Protocol):
         schedule where it has none."""
         ...
 
+    def snippet(self, handover: Handover) -> Snippet:
+        """The config of one mixture throughout, all but its weights: for any mixture of the
+        domains that have a share here. Raises: ExportError: as `export`, and where this trainer's
+        config is no list of weights."""
+        ...
+
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The mixture of a config of this trainer, however it was made; found by domain names, or
         by paths that name a domain. Raises: ExportError: it is none, or names no domain."""
@@ -215,24 +226,11 @@ def refuse_schedule(handover: Handover, trainer: str, remedy: str) -> Mixture:
     return handover.schedule.dose
 
 
-def over_paths(
-    mixture: Mixture, paths: Mapping[str, Sequence[str]], size: Callable[[str], int]
-) -> Mixture:
-    """Path -> share: a domain's share goes to its paths by their sizes, which are looked up only
-    where there are several.
+def size_of(path: str, domain: str, size: Callable[[str], int]) -> int:
+    """Of a path, to weigh it by among others of its domain.
 
-    Raises: ExportError: a size that cannot be read, or is zero.
+    Raises: ExportError: it cannot be read, or is zero.
     """
-    shares = {}
-    for name, share in without_zeros(mixture).items():
-        sizes = dict.fromkeys(paths[name], 1)
-        if len(sizes) > 1:
-            sizes = {path: _size(path, name, size) for path in sizes}
-        shares |= {path: share * part / sum(sizes.values()) for path, part in sizes.items()}
-    return Mixture(shares)
-
-
-def _size(path: str, domain: str, size: Callable[[str], int]) -> int:
     try:
         found, why = size(path), "it is empty"
     except (OSError, ValueError) as error:
@@ -327,35 +325,15 @@ def _counted(
     return [apportion(shares, count) for shares, count in wanted]
 
 
-def in_examples(mixture: Mixture, tokens: Mapping[str, float]) -> Mixture:
-    """Shares of examples that give a mixture of tokens; `tokens`: domain -> those of an example."""
-    return Mixture.from_weights({n: s / tokens[n] for n, s in without_zeros(mixture).items()})
-
-
 def in_tokens(examples: Mixture, tokens: Mapping[str, float]) -> Mixture:
-    """The inverse of `in_examples`."""
+    """Shares of tokens that shares of examples give; `tokens`: domain -> those of an example."""
     return Mixture.from_weights({n: s * tokens[n] for n, s in without_zeros(examples).items()})
 
 
-def decimals(mixture: Mixture, digits: int = 6) -> dict[str, str]:
-    """Domain -> share as text, rounded by largest remainder so that the texts sum to one exactly;
-    zeros are dropped, and no share above zero becomes one.
-
-    Raises: ExportError: more domains than such shares.
-    """
-    shares = without_zeros(mixture)
-    unit = 10**digits
-    counts = apportion(shares, unit)
-    return {name: f"{counts[name] / unit:.{digits}f}" for name in shares}
+Named = TypeVar("Named", bound=Hashable)
 
 
-def billionths(mixture: Mixture) -> dict[str, float]:
-    """Domain -> share, in multiples of 1e-9 by largest remainder: they sum to one as closely as any
-    trainer wants; zeros are dropped, and no share above zero becomes one."""
-    return {name: count / 10**9 for name, count in apportion(mixture, 10**9).items()}
-
-
-def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
+def apportion(shares: Mapping[Named, float], total: int) -> dict[Named, int]:
     """`total` units by largest remainder, at least one to each share above zero.
 
     Raises: ExportError: there are more domains than units.
@@ -366,7 +344,8 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
             f"{len(names)} domains have a share and there are {total} units to give; drop the "
             "smallest, or use a finer unit"
         )
-    whole = math.fsum(shares[name] for name in names)
+    # One after the other, not by fsum or sum: a page repeats it to the last bit.
+    whole = reduce(operator.add, (shares[name] for name in names), 0.0)
     exact = {name: shares[name] / whole * total for name in names}
     counts = {name: max(1, math.floor(exact[name] + 1e-9)) for name in names}
     # What the ones of the smallest cost is taken from those that are furthest above their share.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.batch import MANY_ROWS, Batch
+from mixlaw.laws.page_form import Form, Scale, not_portable
 from mixlaw.laws.points import AXES, Axes, Points, scale_levels
 from mixlaw.laws.solver import Prior, Start, solve
 
@@ -54,6 +55,13 @@ class Fitted(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `catalogue.load_fitted` gives an object that predicts bit-identically."""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        """How a page works it out, at these scales at least.
+
+        Raises: NotPortable: it has no such form.
+        """
+        raise not_portable(self, "form")
 
 
 class Recipe(ABC):
@@ -214,6 +222,13 @@ class Law(Recipe):
             fitted += self._fit_together(part, seed, starts[first : first + size])
         return fitted
 
+    def form(self, theta: np.ndarray, num_domains: int) -> Form:
+        """How a page works it out with parameters theta (p,).
+
+        Raises: NotPortable: it has no such form.
+        """
+        raise not_portable(self, "form")
+
     def _fit_together(
         self, batch: Batch, seed: int, starts: Sequence[Start | None]
     ) -> list[FittedLaw]:
@@ -315,6 +330,25 @@ class FittedLaw(Fitted):
 
     def gradient(self, points: Points) -> np.ndarray:
         return self._law.gradient(self.theta[None], points)[0]
+
+    script = "(theta, own, constants, [law]) => law"
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        return Form(
+            name="FittedLaw",
+            script=self.script,
+            numbers=np.array([-1.0 if self.own is None else self.own]),
+            reads_own=True,
+            parts=(self.law.form(self.theta, len(self.domains)),),
+            remake=lambda form, parts: replace(self, theta=parts[0]),
+            slopes=self._slopes,
+        )
+
+    def _slopes(self, form: Form, numbers: np.ndarray, points: Points) -> np.ndarray:
+        """(R, n, 1 + p) in rows of own domain and theta (R, 1 + p); none in the own domain."""
+        law = self.law.for_targets(numbers[:, 0].astype(int))
+        slopes = law.evaluate(numbers[:, 1:], points)[1]
+        return np.concatenate([np.zeros((*slopes.shape[:2], 1)), slopes], axis=2)
 
     @property
     def start(self) -> Start:

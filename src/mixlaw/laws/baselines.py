@@ -5,6 +5,7 @@ They know nothing of mixtures, so what a law gains over them is what its formula
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 from mixlaw.errors import FitError, MissingExtraError
 from mixlaw.laws.base import Fitted, Recipe
 from mixlaw.laws.batch import Batch
+from mixlaw.laws.page_form import Form, Scale
 from mixlaw.laws.points import MIXTURE, Axes, Points
 from mixlaw.laws.solver import Start
 
@@ -143,6 +145,49 @@ class FittedTrees(Fitted):
         over trees, sample mixtures and keep the best, as RegMix does.
         """
         return np.zeros(points.weights.shape)
+
+    script = """(theta, own, { axes, sizes, features, bounds, split, left, right, leaves }) => {
+      return (at) => {
+        const x = [...at.shares, ...axes.map((axis) => Math.log(at[axis]))];
+        let sum = 0, node = 0, leaf = 0;
+        for (const size of sizes) {
+          let k = size > 1 ? 0 : -1; // below 0: leaf number ~k
+          while (k >= 0) {
+            const n = node + k;
+            k = x[features[n]] <= bounds[split[n]] ? left[n] : right[n];
+          }
+          sum += leaves[leaf + ~k];
+          node += size - 1;
+          leaf += size;
+        }
+        return sum;
+      };
+    }"""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        """Half a megabyte a target."""
+        bounds, split = np.unique(self._of_trees("threshold"), return_inverse=True)
+        return Form(
+            name="FittedTrees",
+            script=self.script,
+            numbers=np.empty(0),
+            constants={"axes": sorted(self.trees.axes)},
+            arrays={
+                "sizes": self._of_trees("num_leaves").astype(np.uint16),
+                "features": self._of_trees("split_feature").astype(np.uint16),
+                "bounds": bounds,
+                "split": split.reshape(-1).astype(np.uint16),
+                "left": self._of_trees("left_child").astype(np.int8),
+                "right": self._of_trees("right_child").astype(np.int8),
+                "leaves": self._of_trees("leaf_value"),
+            },
+            remake=lambda form, parts: self,
+        )
+
+    def _of_trees(self, name: str) -> np.ndarray:
+        """The numbers that the model's text gives for all trees, one tree after another."""
+        lines = re.findall(rf"^{name}=(.*)$", self.model, re.MULTILINE)
+        return np.array(" ".join(lines).split(), float)
 
     @property
     def start(self) -> None:

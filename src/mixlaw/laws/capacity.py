@@ -66,12 +66,40 @@ class CompetedCapacity(Term):
         own: index of the own domain of each target; see `for_targets`.
     """
 
+    script = """(theta, own, { floor, reference, steps }) => {
+      const num = (theta.length - 1) / 2, log_c = theta.subarray(1 + num);
+      const least = exp(theta[0]), b = theta.slice(1, 1 + num).map(exp), c = log_c.map(exp);
+      const rate = b.map((x) => 1 / (1 + x)), demand = new Float64Array(num);
+      return (at) => {
+        const size = reference === null ? 1 : at.num_params / reference;
+        const head = Math.min(least, size), total = size + (num - 1) * head, most = Math.log(size);
+        let multiplier = -Infinity;
+        for (let j = 0; j < num; j++) {
+          demand[j] = Math.log((at.r[j] + floor) * c[j] * b[j]);
+          multiplier = Math.max(multiplier, demand[j] - (1 + b[j]) * most);
+        }
+        const free = (j) => exp(Math.min((demand[j] - multiplier) * rate[j], most));
+        for (let n = 0; n < steps; n++) {
+          let excess = -total, slope = 0;
+          for (let j = 0; j < num; j++) {
+            const x = free(j);
+            excess += Math.max(x, head);
+            if (x > head) slope += x * rate[j];
+          }
+          const step = slope > 0 ? excess / slope : 0;
+          multiplier += Math.max(step, 0);
+          if (step <= 1e-15 * Math.max(1, Math.abs(multiplier))) break;
+        }
+        return exp(log_c[own] - b[own] * Math.log(Math.max(free(own), head)));
+      };
+    }"""
     convex = False
     decreasing = False
     needs_own = True
 
     def __init__(self, reference: float | None, own: np.ndarray | None = None):
         self.reference, self.own = reference, own
+        self.constants = {"floor": OWN_FLOOR, "reference": reference, "steps": NEWTON_STEPS}
         self.needs = frozenset({MIXTURE} if reference is None else {MIXTURE, NUM_PARAMS})
 
     def for_targets(self, own: np.ndarray) -> Term:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted, Recipe
 from mixlaw.laws.batch import Batch
+from mixlaw.laws.page_form import Form, Scale
 from mixlaw.laws.points import Points
 from mixlaw.laws.solver import Start
 
@@ -78,6 +79,21 @@ class FittedSum(Fitted):
 
     def _sum(self, values: list[np.ndarray]) -> np.ndarray:
         return reduce(add, (s * v for s, v in zip(self.shares, values, strict=True)))
+
+    script = """(shares, own, constants, parts) => (at) => {
+      let sum = 0;
+      for (let k = 0; k < parts.length; k++) sum += shares[k] * parts[k](at);
+      return sum;
+    }"""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        return Form(
+            name="FittedSum",
+            script=self.script,
+            numbers=self.shares,
+            parts=tuple(part.form(scales) for part in self.parts),
+            remake=lambda form, parts: replace(self, shares=form.numbers, parts=tuple(parts)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

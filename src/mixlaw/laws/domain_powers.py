@@ -41,6 +41,14 @@ class OwnPower(Term):
         reference: of D; None: D is 1.
     """
 
+    script = """(theta, own, { amplitude, rising, floor, reference }) => {
+      const level = amplitude ? theta[0] : 0;
+      const power = exp(theta[theta.length - 1]) * (rising ? 1 : -1);
+      return (at) => {
+        const tokens = reference === null ? 1 : at.train_tokens / reference;
+        return exp(level + power * Math.log(tokens * (at.r[own] + floor)));
+      };
+    }"""
     needs_own = True
 
     def __init__(
@@ -54,6 +62,12 @@ class OwnPower(Term):
         self.own, self.amplitude, self.rising, self.reference = own, amplitude, rising, reference
         self.needs = frozenset({MIXTURE} if reference is None else {MIXTURE, TRAIN_TOKENS})
         self.convex = self.log_convex = self.decreasing = not rising
+        self.constants = {
+            "amplitude": amplitude,
+            "rising": rising,
+            "floor": OWN_FLOOR,
+            "reference": reference,
+        }
 
     def for_targets(self, own: np.ndarray) -> Term:
         return OwnPower(own, amplitude=self.amplitude, rising=self.rising, reference=self.reference)
@@ -124,9 +138,22 @@ class DomainPowers(Term):
     """
 
     log_convex = True
+    script = """(theta, own, { reference }) => {
+      const level = theta[0], num = (theta.length - 1) / 2;
+      const head_start = theta.slice(1, 1 + num).map(exp), gamma = theta.slice(1 + num).map(exp);
+      return (at) => {
+        const tokens = reference === null ? 1 : at.train_tokens / reference;
+        let sum = 0;
+        for (let j = 0; j < num; j++) {
+          sum += exp(level - gamma[j] * Math.log(head_start[j] + tokens * at.r[j]));
+        }
+        return sum;
+      };
+    }"""
 
     def __init__(self, reference: float | None):
         self.reference = reference
+        self.constants = {"reference": reference}
         self.needs = frozenset({MIXTURE} if reference is None else {MIXTURE, TRAIN_TOKENS})
 
     def num_parameters(self, num_domains: int) -> int:

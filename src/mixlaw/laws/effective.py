@@ -16,6 +16,8 @@ Source: measured on public swarms; docs/decisions.md has the figures and the los
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from mixlaw.laws.base import Law
@@ -49,12 +51,30 @@ class EffectiveData(Term):
 
     Multiplying every w is a change of level; the prior on log w fixes that gauge. A target without
     own domain leaves the second g at its prior.
-
     """
 
     needs = frozenset({MIXTURE})
     log_convex = True
     num_gauges = 1
+    constants = MappingProxyType({"eps": EPS, "lowest": LOWEST_G})
+    script = """(theta, own, { eps, lowest }) => {
+      const level = theta[0], a = exp(theta[1]), w = theta.slice(4).map(exp), num = w.length - 1;
+      const exponent = (logit) => lowest + (1 - lowest) / (1 + exp(-logit));
+      const low = (g) => exp(g * Math.log(eps));
+      const per_span = (g) => 1 / (exp(g * Math.log1p(eps)) - low(g));
+      const g = exponent(theta[2]), g_own = exponent(theta[3]);
+      const low_g = low(g), low_own = low(g_own);
+      const scaled = w.subarray(1).map((x, j) => x * per_span(j === own ? g_own : g));
+      const of_own = own < 0 ? 0 : scaled[own];
+      if (own >= 0) scaled[own] = 0;
+      return (at) => {
+        const logs = at.log(eps);
+        let data = w[0];
+        for (let j = 0; j < num; j++) data += scaled[j] * (exp(g * logs[j]) - low_g);
+        if (own >= 0) data += of_own * (exp(g_own * logs[own]) - low_own);
+        return exp(level - a * Math.log(data));
+      };
+    }"""
 
     def __init__(self, own: np.ndarray | None = None, *, level_sd: float = np.inf):
         self.own = np.empty(0, int) if own is None else own
@@ -169,6 +189,7 @@ class Tilt(Term):
     log_convex = True
     decreasing = False
     num_gauges = 1
+    script = "(theta) => (at) => exp(dot(theta, at.r))"
 
     def num_parameters(self, num_domains: int) -> int:
         return num_domains

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mixlaw.laws.page_form import Form
 from mixlaw.laws.points import Points
 
 FLOOR = 1e-3
@@ -111,6 +112,49 @@ class Process:
         size = max(1, CHUNK // len(self.centres))
         firsts = range(0, max(1, len(points)), size)
         return [points.select(slice(first, first + size)) for first in firsts]
+
+    script = """(coefficients, own, kernel) => {
+      const { length, smooth, same, reach, floor, same_mixture, places } = kernel;
+      const width = places.length / coefficients.length, root = (share) => Math.sqrt(share + floor);
+      const distances = (at) => {
+        const u = at.shares.map(root);
+        return coefficients.map((_, k) => {
+          let squared = 0;
+          for (let j = 0; j < u.length; j++) squared += (u[j] - root(places[k * width + j])) ** 2;
+          return squared;
+        });
+      };
+      const correlations = (at) => at.once(places, () => distances(at)).map((squared, k) => {
+        const folds = Math.log(at.num_params / places[(k + 1) * width - 1]);
+        const size = reach === null ? 1 : Math.exp(-Math.abs(folds) / reach);
+        const alike = squared < same_mixture ** 2 ? same : 0;
+        return size * (smooth * Math.exp(squared / (-2 * length ** 2)) + alike);
+      });
+      return (at) => dot(coefficients, at.once(kernel, () => correlations(at)));
+    }"""
+
+    def form(self) -> Form:
+        """How a page works it out; the places of its coefficients are mixtures and sizes."""
+        sized = self.kernel.reach is not None
+        sizes = self.centres.num_params if sized else np.ones(len(self.centres))
+
+        def centres(form: Form) -> Points:
+            assert form.places is not None
+            unknown = np.full(len(form.places), np.nan)
+            return Points(form.places[:, :-1], form.places[:, -1] if sized else unknown, unknown)
+
+        def slopes(form: Form, numbers: np.ndarray, points: Points) -> np.ndarray:
+            return self.kernel.matrix(points, centres(form))[None]
+
+        return Form(
+            name="Process",
+            script=self.script,
+            numbers=self.coefficients,
+            constants={**vars(self.kernel), "floor": FLOOR, "same_mixture": SAME_MIXTURE},
+            places=np.column_stack([self.centres.weights, sizes]),
+            remake=lambda form, parts: Process(self.kernel, centres(form), form.numbers),
+            slopes=slopes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` gives an object of bit-identical values."""

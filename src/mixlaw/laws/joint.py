@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from mixlaw.laws.base import Law
@@ -63,6 +65,17 @@ class InversePowers(_Weighted):
     """
 
     log_convex = True
+    constants = MappingProxyType({"floor": SHARE_FLOOR})
+    script = """(theta, own, { floor }) => {
+      const num = (theta.length - 1) / 2, c = theta.slice(1, 1 + num).map(exp);
+      const gamma = theta.slice(1 + num).map((logit) => 1 / (1 + exp(-logit)));
+      return (at) => {
+        const logs = at.log(floor);
+        let total = 0;
+        for (let j = 0; j < num; j++) total += c[j] * exp(gamma[j] * logs[j]);
+        return exp(theta[0] - Math.log(total));
+      };
+    }"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + 2 * num_domains
@@ -111,6 +124,10 @@ class LinearPower(_Weighted):
 
     convex = False
     decreasing = False
+    script = """(theta) => {
+      const gamma = exp(theta[1]), c = theta.slice(2).map(exp);
+      return (at) => exp(theta[0] + gamma * Math.log(dot(c, at.r)));
+    }"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 2 + num_domains

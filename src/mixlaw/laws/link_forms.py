@@ -40,6 +40,12 @@ CURVES: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
 }
 """Form -> rising curve and its derivative at z = rate (middle - L)."""
 
+CURVE_SCRIPTS: Mapping[str, str] = {
+    SIGMOID: "(z) => 1 / (1 + Math.exp(-z))",
+    EXPONENTIAL: f"(z) => Math.exp(Math.min(z, {MOST_EXPONENT}))",
+}
+"""Form -> the curve in JavaScript, for a page."""
+
 PRIORS: Mapping[str, tuple[np.ndarray, np.ndarray]] = {
     SIGMOID: (np.array([0.0, np.log(1.5), np.log(1.5), 0.0]), np.array([1.0, 1.0, 1.0, 2.0])),
     EXPONENTIAL: (np.array([0.0, np.log(0.4), np.log(0.7), 0.0]), np.ones(4)),

@@ -5,6 +5,8 @@ Source: Ye et al., "Data Mixing Laws", arXiv 2403.16952, section 3. `r` is the m
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from mixlaw.laws.base import Law
@@ -44,6 +46,10 @@ class Exponential(_MixtureTerm):
 
     log_convex = True
     num_gauges = 1
+    script = """(theta) => {
+      const level = theta[0], t = theta.subarray(1);
+      return (at) => exp(level + dot(t, at.r));
+    }"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + num_domains
@@ -68,8 +74,16 @@ class SumOfExponentials(_MixtureTerm):
     As a regression it has 2M (or 1 + M) parameters and no gauge.
     """
 
+    script = """(theta, own, { shared }) => (at) => {
+      const num = at.r.length, slopes = theta.length - num;
+      let sum = 0;
+      for (let j = 0; j < num; j++) sum += exp(theta[shared ? 0 : j] + theta[slopes + j] * at.r[j]);
+      return sum;
+    }"""
+
     def __init__(self, *, shared: bool):
         self.shared = shared
+        self.constants = {"shared": shared}
 
     def num_parameters(self, num_domains: int) -> int:
         return (1 if self.shared else num_domains) + num_domains
@@ -110,6 +124,8 @@ class ExponentialOfProduct(_MixtureTerm):
     """
 
     convex = False
+    script = """(theta) => (at) =>
+      exp(theta[0] + theta[1] * at.r.reduce((product, r) => product * r * at.r.length, 1))"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 2
@@ -139,6 +155,11 @@ class PowerProduct(_MixtureTerm):
     """
 
     convex = False
+    constants = MappingProxyType({"floor": LOG_FLOOR})
+    script = """(theta, own, { floor }) => {
+      const level = theta[0], b = theta.subarray(1);
+      return (at) => exp(level + dot(b, at.log(floor)));
+    }"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + num_domains

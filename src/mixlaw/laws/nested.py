@@ -22,7 +22,16 @@ from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted, FittedLaw, Recipe
 from mixlaw.laws.batch import Batch
 from mixlaw.laws.mixing import m4
-from mixlaw.laws.points import MIXTURE, NUM_PARAMS, TRAIN_TOKENS, Axes, Points, scale_levels
+from mixlaw.laws.page_form import Form, NotPortable, Scale
+from mixlaw.laws.points import (
+    AXES,
+    MIXTURE,
+    NUM_PARAMS,
+    TRAIN_TOKENS,
+    Axes,
+    Points,
+    scale_levels,
+)
 from mixlaw.laws.solver import Start
 
 EXPONENT_BOUNDS = (0.02, 2.0)
@@ -257,6 +266,45 @@ class FittedNested(Fitted):
     def gradient(self, points: Points) -> np.ndarray:
         return self._by_scale(points, lambda law, part: law.gradient(part))
 
+    script = """(theta, own, { scales }, laws) => (at) => {
+      const asked = ([size, tokens]) =>
+        (size === 0 || size === at.num_params) && (tokens === 0 || tokens === at.train_tokens);
+      const k = at.once(scales, () => scales.findIndex(asked));
+      if (k < 0) throw new RangeError("the nested law was not fitted at this scale");
+      return laws[k](at);
+    }"""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        """The mixing laws at the scales given; each is a fit of its own."""
+        reads = [axis in self.pipeline.axes for axis in AXES]
+        known = [
+            (num_params or 0.0, train_tokens or 0.0)
+            for num_params, train_tokens in dict.fromkeys(
+                tuple(c if read else 0.0 for read, c in zip(reads, scale, strict=True))
+                for scale in scales
+            )
+            if num_params is not None and train_tokens is not None
+        ]
+        if not known:
+            raise NotPortable(
+                f"the nested law of {self.target!r} is fitted anew at every scale that it is asked "
+                "at; say at which a page may ask (`scales`), or fit a joint law"
+            )
+
+        def remake(form: Form, parts: Sequence[Any]) -> FittedNested:
+            remade = replace(self)
+            remade._at_scale.update(zip(known, parts, strict=True))
+            return remade
+
+        return Form(
+            name="FittedNested",
+            script=self.script,
+            numbers=np.empty(0),
+            constants={"scales": known},
+            parts=tuple(self.mixing_law(*scale).form() for scale in known),
+            remake=remake,
+        )
+
     @property
     def start(self) -> Start | None:
         return self.mixing_start
@@ -268,7 +316,7 @@ class FittedNested(Fitted):
 
     def _by_scale(self, points: Points, ask) -> np.ndarray:
         scales = np.zeros((len(points), 2))  # an axis that is not used may be unknown
-        for column, axis in enumerate((NUM_PARAMS, TRAIN_TOKENS)):
+        for column, axis in enumerate(AXES):
             if axis in self.pipeline.axes:
                 scales[:, column] = getattr(points, axis)
         distinct, inverse = np.unique(scales, axis=0, return_inverse=True)

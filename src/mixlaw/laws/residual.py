@@ -11,7 +11,7 @@ the formula's affair (docs/decisions.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from mixlaw.laws.base import Fitted, Recipe
 from mixlaw.laws.batch import Batch
 from mixlaw.laws.gaussian import SAME_MIXTURE, Kernel, Process, squared_distances
+from mixlaw.laws.page_form import Form, Scale
 from mixlaw.laws.points import MIXTURE, NUM_PARAMS, Points, scale_levels
 from mixlaw.laws.solver import Start
 
@@ -227,6 +228,21 @@ class FittedResidual(Fitted):
         factor = np.exp(self.process.value(points))[:, None]
         value = self.base.predict(points)[:, None]
         return factor * (slope + value * self.process.gradient(points))
+
+    script = """(theta, own, constants, [law, process]) =>
+      (at) => law(at) * Math.exp(process(at))"""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        base = self.base.form(scales)
+        if self.process is None:
+            return replace(base, remake=lambda *made: FittedResidual(base.remake(*made), None))
+        return Form(
+            name="FittedResidual",
+            script=self.script,
+            numbers=np.empty(0),
+            parts=(base, self.process.form()),
+            remake=lambda form, parts: FittedResidual(*parts),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -37,6 +37,11 @@ class Decay(Term):
         alike: between-target sd of log p, whose mean over targets is then learned; NaN: not.
     """
 
+    script = """(theta, own, { axis, reference, amplitude }) => {
+      const level = amplitude ? theta[0] : 0, p = exp(theta[theta.length - 1]);
+      return (at) => exp(level - p * Math.log(at[axis] / reference));
+    }"""
+
     def __init__(
         self,
         axis: str,
@@ -50,6 +55,7 @@ class Decay(Term):
         self.exponent, self.between = exponent, alike
         self.needs = frozenset({axis})
         self.log_convex = True
+        self.constants = {"axis": axis, "reference": reference, "amplitude": amplitude}
 
     def num_parameters(self, num_domains: int) -> int:
         return 1 + self.amplitude
@@ -107,6 +113,11 @@ class OuterPower(Term):
         alike: as of `Decay`.
     """
 
+    script = """(theta, own, constants, [inner]) => {
+      const power = exp(theta[0]);
+      return (at) => exp(power * Math.log(inner(at)));
+    }"""
+
     def __init__(
         self,
         inner: Term,
@@ -114,7 +125,7 @@ class OuterPower(Term):
         power: tuple[float, float] = (0.0, OUTER_SD),
         alike: float = np.nan,
     ):
-        self.inner, self.needs = inner, inner.needs
+        self.inner, self.parts, self.needs = inner, (inner,), inner.needs
         self.power, self.between = power, alike
         self.decreasing, self.log_convex = inner.decreasing, inner.log_convex
         self.num_gauges = inner.num_gauges

@@ -10,15 +10,18 @@ Every array leads with B, the problems (targets, folds, resamples) evaluated at 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add, mul
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mixlaw.errors import FitError
 from mixlaw.laws.base import Law
 from mixlaw.laws.batch import Batch
+from mixlaw.laws.page_form import Form, not_portable
 from mixlaw.laws.points import MIXTURE, Axes, Points
 
 EXPONENT_LIMIT = 60.0
@@ -40,6 +43,10 @@ class Term(ABC):
         decreasing: no domain's share ever raises it, whatever theta.
         needs_own: reads the share of the target's own domain, so the target must have one.
         num_gauges: directions of theta that change no prediction.
+        script: `value` in JavaScript, for a page; see `page_form`. None: no page can work it out.
+        parts: the terms that it is made of. Its theta begins with its own numbers, and theirs
+            follow in order.
+        constants: what the script needs besides; JSON-able.
     """
 
     needs: frozenset[str] = frozenset()
@@ -48,6 +55,9 @@ class Term(ABC):
     decreasing: bool = True
     needs_own: bool = False
     num_gauges: int = 0
+    script: ClassVar[str | None] = None
+    parts: Sequence[Term] = ()
+    constants: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def num_parameters(self, num_domains: int) -> int:
@@ -78,6 +88,33 @@ class Term(ABC):
         where they have none."""
         return self
 
+    def form(self, theta: np.ndarray, num_domains: int) -> Form:
+        """How a page works it out with its slice of theta (p,).
+
+        Raises: NotPortable: it has no script, or a part has none.
+        """
+        if self.script is None or not self._script_is_of_value():
+            raise not_portable(self, "script")
+        counts = [part.num_parameters(num_domains) for part in self.parts]
+        own, *slices = np.split(theta, len(theta) - sum(counts) + np.cumsum([0, *counts])[:-1])
+        return Form(
+            name=type(self).__name__,
+            script=self.script,
+            numbers=own,
+            constants=self.constants,
+            parts=tuple(p.form(t, num_domains) for p, t in zip(self.parts, slices, strict=True)),
+            remake=lambda form, parts: np.concatenate([form.numbers, *parts]),
+        )
+
+    def _script_is_of_value(self) -> bool:
+        """Whether no subclass of the class that has the script changed the formula."""
+        for cls in type(self).__mro__:
+            if "script" in vars(cls):
+                return True
+            if {"value", "evaluate"} & vars(cls).keys():
+                return False
+        return False
+
     def learned(self, num_domains: int) -> np.ndarray:
         """(p,) integers: groups of parameters whose common prior sd is learned; -1 for none."""
         return np.full(self.num_parameters(num_domains), -1)
@@ -102,6 +139,10 @@ class Constant(Term):
     """c > 0, as its log."""
 
     log_convex = True
+    script = """(theta) => {
+      const c = exp(theta[0]);
+      return () => c;
+    }"""
 
     def num_parameters(self, num_domains: int) -> int:
         return 1
@@ -118,6 +159,7 @@ class One(Term):
     """The number 1: `One() + x` is a relative increase."""
 
     log_convex = True
+    script = "() => () => 1"
 
     def num_parameters(self, num_domains: int) -> int:
         return 0
@@ -188,6 +230,12 @@ class Sum(Compound):
             rest equally for the others.
     """
 
+    script = """(theta, own, constants, parts) => (at) => {
+      let sum = 0;
+      for (const part of parts) sum += part(at);
+      return sum;
+    }"""
+
     def __init__(self, parts: Sequence[Term], shares: Sequence[float] | None = None):
         super().__init__(parts)
         self.convex = all(part.convex for part in parts)
@@ -225,6 +273,12 @@ class Product(Compound):
     Convex when every factor is and at most one reads the mixture (all are positive), or when all
     are log-convex.
     """
+
+    script = """(theta, own, constants, parts) => (at) => {
+      let product = 1;
+      for (const part of parts) product *= part(at);
+      return product;
+    }"""
 
     def __init__(self, parts: Sequence[Term]):
         super().__init__(parts)
@@ -295,6 +349,9 @@ class TermLaw(Law):
 
     def prior(self, points: Points, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.term.prior(points.discounted, level)
+
+    def form(self, theta: np.ndarray, num_domains: int) -> Form:
+        return self.term.form(theta, num_domains)
 
     def check(self, batch: Batch) -> None:
         """Raise FitError, too, when a target lacks the own domain that the term reads."""

@@ -14,7 +14,7 @@ Shapes: b targets fitted together, n mixtures run at the large scale, M domains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from mixlaw.errors import FitError
 from mixlaw.laws.base import Fitted, Recipe
 from mixlaw.laws.batch import Batch
 from mixlaw.laws.gaussian import Kernel, Process
+from mixlaw.laws.page_form import Form, Scale
 from mixlaw.laws.points import AXES, MIXTURE, Points, scale_levels
 from mixlaw.laws.ranking import rank_correlation
 from mixlaw.laws.residual import alike
@@ -264,6 +265,24 @@ class FittedTransfer(Fitted):
 
     def gradient(self, points: Points) -> np.ndarray:
         return self.slope * self.prior.gradient(points) + self.process.gradient(points)
+
+    script = """([slope, level, centre], own, constants, [prior, process]) =>
+      (at) => level + slope * (prior(at) - centre) + process(at)"""
+
+    def form(self, scales: Sequence[Scale] = ()) -> Form:
+        def remake(form: Form, parts: Sequence[Any]) -> FittedTransfer:
+            slope, level, centre = form.numbers.tolist()
+            prior, process = parts
+            line = {"slope": slope, "level": level, "centre": centre}
+            return replace(self, prior=prior, process=process, **line)
+
+        return Form(
+            name="FittedTransfer",
+            script=self.script,
+            numbers=np.array([self.slope, self.level, self.centre]),
+            parts=(self.prior.form(scales), self.process.form()),
+            remake=remake,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -133,7 +133,7 @@ def optimize(
     objective: Objective,
     *,
     domains: Sequence[Domain],
-    constraints: Constraints,
+    constraints: Constraints | None = None,
     num_params: float | None,
     train_tokens: float | None,
     support: np.ndarray | None,
@@ -148,7 +148,7 @@ def optimize(
 
     Args:
         fitted, objective, domains, constraints, num_params, train_tokens, support, baselines,
-            guard: the question; see `Question`.
+            guard: the question; see `Question`. Without constraints: none but the guard.
         robust: choose over refits instead of by the one fit.
         scales: others, (num_params, train_tokens), to say how the optimum moves.
         level: of the intervals.
@@ -166,7 +166,7 @@ def optimize(
         fitted,
         objective,
         domains,
-        constraints,
+        constraints or Constraints(),
         num_params,
         train_tokens,
         support,

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class Key:
-    """One entry of a legend.
-
-    Attributes:
-        colour: one of `style.PALETTE`.
-        mark: "circle", "ring", "square", "diamond", "triangle", "star", "bar" or "line".
-    """
-
-    colour: str
-    mark: str
-    text: str
+from mixlaw.plots.marks import Key
 
 
 @dataclass(frozen=True)
@@ -43,6 +31,7 @@ class Table:
     Attributes:
         text: the columns that are not numbers.
         strong: rows that are emphasised.
+        folded: shown when asked for.
     """
 
     caption: str
@@ -52,6 +41,7 @@ class Table:
     strong: frozenset[int] = frozenset()
     note: str = ""
     wide: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from mixlaw import __version__
+from mixlaw import plots
 from mixlaw.continual import Move
 from mixlaw.files import digest
-from mixlaw.report import continual_figures
-from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Table
+from mixlaw.report.blocks import Code, Notes, Part, Picture, Section, Table
 from mixlaw.report.continual_words import (
     answer_sentences,
     best_words,
@@ -23,22 +23,21 @@ from mixlaw.report.continual_words import (
     moved_words,
     new_words,
     range_words,
-    rewarm_words,
     seeds_words,
     setting_words,
     share_text,
     share_words,
     side_words,
 )
-from mixlaw.report.style import size_look
-from mixlaw.report.svg import inline_svg
-from mixlaw.report.verdict import CONFIRMED, NOT_CONFIRMED, UNCLEAR, Headline, Tile
+from mixlaw.report.drawn import drawn, drawn_panels
+from mixlaw.report.next_steps import command_of
+from mixlaw.report.run_sections import versions
+from mixlaw.report.verdict import CONFIRMED, NOT_CONFIRMED, UNCLEAR, Headline, Step, Tile
 from mixlaw.report.words import (
     count,
     number_of,
     percent,
     plain,
-    scale_words,
     target_names,
     unit_of,
     value,
@@ -69,6 +68,36 @@ def headline(found: ContinualAnswer) -> Headline:
         tiles=_tiles(found),
         verb="Continue on",
     )
+
+
+def next_steps(study: Study, found: ContinualAnswer) -> tuple[Step, ...]:
+    """What to do with the answer, the most pressing first."""
+    critical, new = found.main.critical, new_words(found)
+    again, steps = command_of(study, "continual"), []
+    if is_guess(critical):
+        text = "Train shares beyond those that there are (continual.shares), and ask again."
+        steps.append(Step(text, again))
+    elif critical.high - critical.low > KNOWN_WITHIN:
+        between = range_words(critical.low, critical.high)
+        text = f"Train more shares between {between}, or more seeds, and ask again."
+        steps.append(Step(text, again))
+    if critical.end == "replay":
+        steps.append(Step(f"Do not continue on {new} so: even replay alone loses some of the old."))
+    elif critical.low > 0:
+        sure = percent(math.floor(100 * critical.low) / 100)
+        text = (
+            f"To be on the safe side, continue on no more than {sure} {new}: up to there the "
+            f"{critical.level:.0%} interval keeps the old."
+        )
+        steps.append(Step(text))
+    if found.main.best is not None and found.main.best.share > critical.share:
+        text = (
+            f"The objective alone would take {share_text(found.main.best)}: decide what "
+            f"{plain(critical.binding or 'the old')} is worth, and allow it to rise "
+            "(continual.tolerance) if it is worth less."
+        )
+        steps.append(Step(text))
+    return tuple(steps)
 
 
 def _verdict(found: ContinualAnswer) -> tuple[str, str]:
@@ -141,30 +170,22 @@ def _answer_section(found: ContinualAnswer, lead: str) -> Section:
     parts: list[Part] = [_losses_picture(found)]
     lines = _lines(found)
     if max(map(len, lines)) > 1:
-        label = "Critical share with its interval against training tokens."
-        svg = inline_svg(continual_figures.moving_answers(lines), name="moving", label=label)
         says = moved_words(found) or "The critical share, by training tokens."
         if left_out := len(_all_lines(found)) - len(lines):
             says += f" {number_of(left_out, 'more line')} in the table only."
-        parts.append(Picture(says, (svg,), _line_keys(lines)))
+        label = "Critical share with its interval against training tokens."
+        figure = plots.moving_answers(lines)
+        parts.append(drawn(figure, name="moving", label=label, says=says))
     parts += [_runs_table(found), _moves_table(found), _forecast_table(found)]
     return Section("continual", f"Continuing on {new_words(found)}", lead, tuple(parts))
 
 
 def _losses_picture(found: ContinualAnswer) -> Picture:
     """Small multiples, old targets first."""
-    svgs = []
-    for k, target in enumerate(found.targets[:MOST_PANELS]):
-        label = f"{plain(target)} against the share of new data, with its base and the law."
-        figure = continual_figures.losses_by_share(found, target)
-        svgs.append(inline_svg(figure, name=f"continual{k}", label=label))
-    along = found.along_tokens
-    keys = [
-        Key(*size_look(k, len(along)), scale_words(None, move.setting.train_tokens))
-        for k, move in enumerate(along)
-    ]
-    keys += [Key("ink", "line", "the base (dashed)")]
-    keys += [Key("recommended", "bar", "critical share and its interval")]
+    label = "{} against the share of new data, with its base and the law."
+    figures = {
+        target: plots.losses_by_share(found, target) for target in found.targets[:MOST_PANELS]
+    }
     old, new = found.laws.domains["old"], new_words(found)
     at = setting_words(replace(found.main.setting, train_tokens=None))
     says = (
@@ -173,7 +194,7 @@ def _losses_picture(found: ContinualAnswer) -> Picture:
     )
     left_out = len(found.targets) - MOST_PANELS
     says += f" {number_of(left_out, 'more target')} in the table only." if left_out > 0 else ""
-    return Picture(says, tuple(svgs), tuple(keys), wide=True)
+    return drawn_panels(figures, name="continual", label=label, says=says)
 
 
 def _all_lines(found: ContinualAnswer) -> dict[tuple[float | None, float | None], list[Move]]:
@@ -191,18 +212,6 @@ def _lines(found: ContinualAnswer) -> list[list[Move]]:
         size = found.main.setting.num_params
         lines = {key: line for key, line in lines.items() if key[0] == size}
     return list(lines.values())[-MOST_LINES:]
-
-
-def _line_keys(lines: list[list[Move]]) -> tuple[Key, ...]:
-    keys = []
-    for k, line in enumerate(lines):
-        at = line[0].setting
-        text = scale_words(at.num_params, None)
-        text += "" if at.rewarm is None else f", {rewarm_words(at.rewarm)}"
-        keys.append(Key(*size_look(k, len(lines)), text))
-    if lines[0][0].best is not None:
-        keys.append(Key("muted", "ring", "best for the objective"))
-    return tuple(keys)
 
 
 def _moves_table(found: ContinualAnswer) -> Table:
@@ -323,13 +332,13 @@ def warnings_of(found: ContinualAnswer) -> tuple[str, ...]:
 def facts_section(study: Study, found: ContinualAnswer) -> Section:
     """Versions and digests of a page that is about continuing alone."""
     rows = [
-        ["mixlaw", __version__],
+        *versions(),
         ["seed", f"{study.config.seed}"],
         ["answer", digest(found.to_dict())],
     ]
     steps = ["continual", "report"]
     if not study.from_table:
-        rows.insert(2, ["corpus", study.corpus().digest])
+        rows.append(["corpus", study.corpus().digest])
         steps.insert(0, "corpus")
     table = Table("Versions and digests", ["what", "value"], rows, frozenset({0, 1}), wide=True)
     commands = "\n".join(f"mixlaw {step} {plain(study.folder.name)}" for step in steps)

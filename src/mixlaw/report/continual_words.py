@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mixlaw.continual import Best, Critical, Range, Setting
+from mixlaw.plots.words import rewarm_words
 from mixlaw.report.words import count, listing, number_of, percent, plain, scale_words, value
 from mixlaw.study.continual_answer import ContinualAnswer
 
@@ -70,13 +71,6 @@ def setting_words(setting: Setting) -> str:
     """ "1,000,000 parameters and 300,000 tokens, re-warmed to 0.5 of the usual rate"."""
     text = scale_words(setting.num_params, setting.train_tokens)
     return text if setting.rewarm is None else f"{text}, {rewarm_words(setting.rewarm)}"
-
-
-def rewarm_words(rewarm: float) -> str:
-    """How high the learning rate rises again."""
-    if rewarm == 1:
-        return "re-warmed to the usual rate"
-    return f"re-warmed to {rewarm:g} of the usual rate"
 
 
 def answer_sentences(found: ContinualAnswer) -> tuple[str, ...]:

@@ -1,32 +1,22 @@
-"""The sections about the evidence: the fits and the forecast along scale."""
+"""The section about the fits, on runs held out."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mixlaw.laws.links import LinkedLaws
+from mixlaw import plots
 from mixlaw.laws.scoring import Scores
 from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT
 from mixlaw.laws.validation import CrossValidation
-from mixlaw.report import figures
-from mixlaw.report.blocks import Key, Notes, Picture, Section, Stack, Table
-from mixlaw.report.evidence import (
-    Curves,
-    centred,
-    curves_of,
-    size_levels,
-)
+from mixlaw.plots.evidence import centred
+from mixlaw.report.blocks import Notes, Picture, Section, Stack, Table
+from mixlaw.report.drawn import drawn, drawn_panels
 from mixlaw.report.sections import Facts
-from mixlaw.report.style import size_look
-from mixlaw.report.svg import inline_svg
 from mixlaw.report.words import (
     correlation,
-    count,
-    interval,
     listing,
     percent,
     plain,
-    short_count,
     target_names,
     unit_of,
     value,
@@ -40,14 +30,11 @@ POOR_RATIO = 0.5
 
 def fits_section(facts: Facts) -> Section:
     fitted, validation = facts.fitted, facts.fitted.cross_validation
-    label = "Held-out error of every candidate law; 1 is predicting the mean."
-    keys = [Key("natural", "square", "unseen mixtures, trained scales")]
-    if SCALE_SPLIT in validation.splits:
-        keys.append(Key("recommended", "circle", "unseen mixtures at an unseen scale (decides)"))
-    laws = Picture(
-        _laws_words(facts),
-        (inline_svg(figures.law_errors(validation, fitted.law), name="laws", label=label),),
-        tuple(keys),
+    laws = drawn(
+        plots.law_comparison(fitted),
+        name="laws",
+        label="Held-out error of every candidate law; 1 is predicting the mean.",
+        says=_laws_words(facts),
     )
     tables: list[Table | Notes] = [_laws_table(facts)]
     reasons = [
@@ -144,22 +131,14 @@ def _score_cells(scores: Scores | None) -> list[str]:
 
 def _panels(facts: Facts) -> Picture:
     """Small multiples of predicted against observed."""
-    validation, law = facts.laws.cross_validation, facts.laws.law
-    svgs = tuple(
-        inline_svg(
-            figures.held_out(validation, law, target),
-            name=f"held{i}",
-            label=f"Predicted against observed for {plain(target)}, held out.",
-        )
-        for i, target in enumerate(facts.drawn_targets())
-    )
+    figures = {t: plots.predicted_vs_observed(facts.laws, t) for t in facts.drawn_targets()}
     text = (
         "Each value less the observed mean of its scale, so that only differences between mixtures "
         "and errors of level remain; on the diagonal is right, the dashed line predicts the mean. "
     )
-    return Picture(
-        text + _level_words(facts) + facts.not_drawn(), svgs, _size_keys(facts), wide=True
-    )
+    says = text + _level_words(facts) + facts.not_drawn()
+    label = "Predicted against observed for {}, held out."
+    return drawn_panels(figures, name="held", label=label, says=says)
 
 
 def _level_words(facts: Facts) -> str:
@@ -185,22 +164,6 @@ def _level_words(facts: Facts) -> str:
 def _rank_words(scores: Scores) -> str:
     low, high = scores.spearman.min(), scores.spearman.max()
     return f"Rank correlations over held-out mixtures run from {low:.2f} to {high:.2f}."
-
-
-def _size_keys(facts: Facts) -> tuple[Key, ...]:
-    runs = facts.fitted.cross_validation.runs
-    levels = size_levels(runs)
-    num_levels = int(levels.max()) + 1
-    keys = {}
-    for level in range(num_levels):
-        sizes = runs.num_params[levels == level]
-        known = np.isfinite(sizes).all()
-        name = f"{short_count(float(sizes.max()))} parameters" if known else "held-out mixture"
-        keys.setdefault(size_look(level, num_levels), name)
-    out = tuple(Key(shade, mark, text) for (shade, mark), text in keys.items())
-    if SCALE_SPLIT in facts.fitted.cross_validation.splits:
-        out += (Key("ink", "ring", "unseen scale"),)
-    return out
 
 
 def _targets_table(facts: Facts) -> Table:
@@ -230,90 +193,3 @@ def _targets_table(facts: Facts) -> Table:
         note += f" Lean with care on {listing(poor)}: above 0.5 on the deciding split."
     caption = f"The chosen law by target ({unit_of(validation.targets)})"
     return Table(caption, columns, rows, note=note, wide=True)
-
-
-def curves_section(facts: Facts) -> Section | None:
-    """None when the law reads no scale."""
-    curves = curves_of(facts.laws, facts.decision, facts.objective, facts.runs)
-    if curves is None:
-        return None
-    seen = {}
-    if facts.verification is not None:
-        seen = {curves.target[0]: facts.verification.mixtures["recommended"].observed}
-        if "tokens" in curves.x_label:
-            seen |= {x: [y] for x, y in facts.verification.mixtures["recommended"].curve[:-1]}
-    label = "The law's forecast for the recommended mixture along scale, with observations."
-    svg = inline_svg(figures.forecast_curves(curves, seen), name="scale", label=label)
-    keys = [Key(line.look[0], "line", line.text) for line in curves.lines]
-    name, _ = curves.nearest
-    keys.append(Key("muted", "bar", "range of the trained mixtures"))
-    keys.append(Key("muted", "circle", f"{plain(name)}, the trained mixture nearest to it"))
-    keys.append(Key("recommended", "diamond", "forecast with interval"))
-    if seen:
-        keys.append(Key("ink", "star", "recommended mixture, observed"))
-    picture = Picture(f"{_curve_words(facts, curves)} {_reach_words(facts)}", (svg,), tuple(keys))
-    parts = (picture, _curves_table(curves))
-    return Section("curves", "The forecast along scale", _formula_words(facts), parts)
-
-
-def _curve_words(facts: Facts, curves: Curves) -> str:
-    """How the observations lie to the lines."""
-    name, distance = curves.nearest
-    apart = [
-        near - np.interp(np.log(x), np.log(line.x), line.y)
-        for line in curves.lines
-        for x, _, _, near in line.points
-        if np.isfinite(near)
-    ]
-    text = (
-        f"{plain(name)}, the trained mixture nearest to the recommended one, differs from it in "
-        f"{percent(distance)} of the tokens"
-    )
-    if apart:
-        side = "above" if np.mean(apart) > 0 else "below"
-        text += f" and was observed on average {abs(np.mean(apart)):.3f} {side} its lines"
-    if facts.verification is not None:
-        verified = facts.verification.mixtures["recommended"]
-        miss = verified.mean - verified.predicted.value
-        side = "above" if miss > 0 else "below"
-        text += f"; when trained, the recommended one ended {abs(miss):.3f} {side} its forecast"
-    return text + "."
-
-
-def _curves_table(curves: Curves) -> Table:
-    rows = []
-    for line in curves.lines:
-        for x, low, high, near in line.points:
-            law = float(np.interp(np.log(x), np.log(line.x), line.y))
-            seen = value(near) if np.isfinite(near) else "-"
-            rows.append([line.text, count(x), value(law), seen, f"{value(low)} to {value(high)}"])
-    x, found = curves.target
-    rows.append([curves.lines[-1].text, count(x), interval(found), "-", "-"])
-    columns = ["", curves.x_label.partition(" (")[0], "law, recommended", plain(curves.nearest[0])]
-    caption = f"Forecast and observations along scale, objective ({curves.unit})"
-    return Table(caption, [*columns, "range of the trained"], rows)
-
-
-def _formula_words(facts: Facts) -> str:
-    law = next(iter(facts.fitted.laws.values())).recipe
-    text = f"The law {law.name}, fitted to each loss: {law.formula}"
-    if not isinstance(facts.laws, LinkedLaws):
-        return text
-    links = (
-        f"{plain(name)} is a falling {fitted.link.form} of "
-        f"{listing(map(plain, fitted.link.losses))}"
-        for name, fitted in facts.laws.links.items()
-    )
-    return f"{text}. Scores follow from the losses by links: {listing(links)}."
-
-
-def _reach_words(facts: Facts) -> str:
-    decision, runs = facts.decision, facts.swarm
-    parts = []
-    for name, target, seen in (
-        ("parameters", decision.num_params, runs.num_params),
-        ("tokens", decision.train_tokens, runs.train_tokens),
-    ):
-        if target is not None and np.isfinite(seen).all():
-            parts.append(f"{target / seen.max():.3g} times the {name}")
-    return f"The target has {listing(parts)} of the largest run." if parts else ""

@@ -1,30 +1,24 @@
-"""Where the mixture may move: nearly as good mixtures, sensitivities, other scales, trade-offs."""
+"""Where the mixture may move: nearly as good mixtures, other scales, trade-offs."""
 
 from __future__ import annotations
 
+from mixlaw import plots
 from mixlaw.optimize.decision import Decision
 from mixlaw.optimize.pareto import ParetoFront
-from mixlaw.report import figures
-from mixlaw.report.blocks import Key, Notes, Picture, Section, Stack, Table
+from mixlaw.report.blocks import Notes, Section, Stack, Table
+from mixlaw.report.drawn import drawn
 from mixlaw.report.sections import Facts
-from mixlaw.report.svg import inline_svg
-from mixlaw.report.words import listing, percent, plain, short_count, target_names
+from mixlaw.report.words import listing, percent, plain, short_count
 from mixlaw.study.verification import RECOMMENDED
-
-MOST_TARGETS = 3
 
 
 def freedom_section(facts: Facts) -> Section:
     """How far each share may move, and what that costs."""
     decision = facts.decision
-    figure = figures.freedom(decision)
+    figure = plots.flat_region(decision)
     label = "Bars: the range of each share among mixtures that are nearly as good."
-    keys = (
-        Key("muted", "bar", "nearly as good"),
-        Key("recommended", "circle", "recommended"),
-    )
-    picture = Picture(_free_words(decision), (inline_svg(figure, name="free", label=label),), keys)
-    beside: list[Table | Notes] = [_sensitivities(facts)]
+    picture = drawn(figure, name="free", label=label, says=_free_words(decision))
+    beside: list[Table | Notes] = [_ranges(decision)]
     if decision.scales:
         beside.append(_other_scales(decision))
     lead = (
@@ -46,23 +40,13 @@ def _free_words(decision: Decision) -> str:
     return f"{words(loose)} is freest, {words(tight)} is decided most sharply."
 
 
-def _sensitivities(facts: Facts) -> Table:
-    decision = facts.decision
-    targets = facts.drawn_targets()[:MOST_TARGETS]
-    names = target_names(targets)
-    rows = []
-    for domain, found in decision.sensitivities.items():
-        low, high = decision.region.ranges[domain]
-        changes = [f"{found.objective:+.4f}", *(f"{found.targets[t]:+.4f}" for t in targets)]
-        rows.append([plain(domain), f"{low:.1%} to {high:.1%}", *changes])
-    return Table(
-        "One more percentage point of a domain, the others giving in proportion",
-        ["domain", "nearly as good", "objective", *(names[t] for t in targets)],
-        rows,
-        note="Changes of the forecast; below 0 is better for the objective and for losses, above 0 "
-        "for scores. Bounds are not regarded: a "
-        "domain at its cap shows what the cap costs.",
-    )
+def _ranges(decision: Decision) -> Table:
+    rows = [
+        [plain(name), f"{share:.1%}", *(f"{end:.1%}" for end in decision.region.ranges[name])]
+        for name, share in decision.recommended.items()
+    ]
+    columns = ["domain", RECOMMENDED, "least", "most"]
+    return Table("Shares that are nearly as good", columns, rows)
 
 
 def _other_scales(decision: Decision) -> Table:
@@ -90,9 +74,9 @@ def tradeoffs_section(front: ParetoFront | None) -> Section | None:
     if front is None:
         return None
     names = [plain(name) for name in front.objectives]
-    figure = figures.pareto_front(front)
+    figure = plots.pareto(front)
     label = "The Pareto front between the objectives."
-    picture = Picture(_front_words(front), (inline_svg(figure, name="front", label=label),))
+    picture = drawn(figure, name="front", label=label, says=_front_words(front))
     domains = list(front.mixtures[0])
     rows = [
         [f"{values[0]:.4f}", *(f"{v:.4f}" for v in values[1:]), *(f"{m[d]:.1%}" for d in domains)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,30 +12,41 @@ from markupsafe import Markup
 
 from mixlaw.errors import StudyError
 from mixlaw.files import write_text
+from mixlaw.plots.style import PALETTE, matplotlib_context
 from mixlaw.report import (
     continual_sections,
+    effects_sections,
     fit_sections,
     freedom_sections,
     run_sections,
+    scale_sections,
     schedule_sections,
     sections,
     verified_sections,
 )
 from mixlaw.report.blocks import Picture, Section, kind
-from mixlaw.report.style import PALETTE, matplotlib_context
+from mixlaw.report.explorer import explorer
+from mixlaw.report.explorer.embed import Embedded, embed
+from mixlaw.report.explorer.payload import NUM_DRAWS
+from mixlaw.report.next_steps import next_steps
 from mixlaw.report.verdict import Headline, headline
 from mixlaw.report.words import plain
 from mixlaw.study import Study
 
 
-def write_report(study: Study) -> Path:
-    """Write `report.html` into the study's folder: self-contained, readable offline.
+def write_report(study: Study, *, draws: int = NUM_DRAWS, path: Path | None = None) -> Path:
+    """Write the report of a study: self-contained, readable offline.
 
     The same study gives the same bytes.
+
+    Args:
+        draws: refits to resampled runs for the mixture explorer, at most; 0: none.
+        path: default: `report.html` in the study's folder.
+    Returns: the path.
     Raises: MissingExtraError: matplotlib is not installed. StudyError: nothing to report yet.
     """
-    path = study.folder / "report.html"
-    write_text(path, render(study))
+    path = path or study.folder / "report.html"
+    write_text(path, render(study, draws=draws))
     return path
 
 
@@ -48,13 +59,16 @@ class _Page:
     sections: Sequence[Section | None]
 
 
-def render(study: Study) -> str:
+def render(study: Study, *, draws: int = NUM_DRAWS) -> str:
     """The report as HTML; names of domains, targets and runs are escaped."""
     with matplotlib_context():  # a missing package is told before anything is computed
         page = _continual_page(study) if study.only_continual else _page(study)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    found = Embedded()
+    if not study.only_continual:
+        found = embed(explorer(study, num_draws=draws), environment)
     source = (files("mixlaw.report") / "template.html").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=plain(study.folder.resolve().name),
@@ -64,6 +78,7 @@ def render(study: Study) -> str:
         palette=PALETTE,
         kind=kind,
         drawings=_drawings,
+        explorer=found,
     )
 
 
@@ -71,21 +86,24 @@ def _page(study: Study) -> _Page:
     """Of a study that decides a mixture."""
     facts, continued = sections.Facts.of(study), study.continual_answer()
     head = headline(facts.decision, facts.verification, facts.noise)
+    head = replace(head, steps=next_steps(facts, head.mood))
     scheduled, seen = study.schedule_decision(), study.schedule_verification()
     return _Page(
-        schedule_sections.with_schedule(head, scheduled, seen),
+        schedule_sections.with_schedule(study, head, scheduled, seen),
         run_sections.warnings_of(facts),
         [
             sections.mixture_section(facts),
             sections.forecast_section(facts),
-            freedom_sections.freedom_section(facts),
-            freedom_sections.tradeoffs_section(facts.front),
             verified_sections.verification_section(facts),
+            freedom_sections.freedom_section(facts),
+            effects_sections.effects_section(facts),
+            freedom_sections.tradeoffs_section(facts.front),
             scheduled and schedule_sections.schedule_section(study, scheduled, seen),
             *(continual_sections.sections(continued) if continued else ()),
             run_sections.runs_section(facts),
             fit_sections.fits_section(facts),
-            fit_sections.curves_section(facts),
+            scale_sections.drift_section(facts),
+            scale_sections.curves_section(facts),
             run_sections.domains_section(study),
             run_sections.facts_section(facts),
         ],
@@ -100,8 +118,9 @@ def _continual_page(study: Study) -> _Page:
             f"{study.folder} has no answer of its present settings; first: "
             f"mixlaw continual {study.folder}"
         )
+    head = continual_sections.headline(found)
     return _Page(
-        continual_sections.headline(found),
+        replace(head, steps=continual_sections.next_steps(study, found)),
         continual_sections.warnings_of(found),
         [
             *continual_sections.page_sections(found),

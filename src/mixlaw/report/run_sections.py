@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
+from scipy import __version__ as scipy_version
 
 from mixlaw import __version__
 from mixlaw.files import digest
 from mixlaw.laws.splits import scale_ids
-from mixlaw.report import figures
-from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Stack, Table
-from mixlaw.report.evidence import (
+from mixlaw.plots.evidence import (
     Swarm,
     swarm_at_largest_scale,
 )
+from mixlaw.plots.observations import swarm_tiles
+from mixlaw.report.blocks import Code, Notes, Section, Stack, Table
+from mixlaw.report.drawn import drawn
 from mixlaw.report.sections import Facts
-from mixlaw.report.svg import inline_svg
 from mixlaw.report.words import (
     count,
     listing,
@@ -40,17 +43,10 @@ def runs_section(facts: Facts) -> Section:
     swarm = swarm_at_largest_scale(facts.runs, facts.objective)
     recommended = facts.decision.recommended.array(swarm.domains)
     predicted = _predicted_at(facts, swarm)
-    figure = figures.trained_mixtures(swarm, recommended, predicted)
+    figure = swarm_tiles(swarm, recommended, predicted)
     label = "Tiles: shares of every trained mixture; dots: its objective."
-    keys = (Key("ink", "circle", "observed, one per seed"),)
-    if predicted is not None:
-        keys += (Key("recommended", "ring", "predicted for the recommended mixture"),)
-    picture = Picture(
-        _swarm_words(facts, swarm),
-        (inline_svg(figure, name="runs", label=label),),
-        keys,
-        wide=len(swarm.domains) > WIDEST_BESIDE,
-    )
+    says, wide = _swarm_words(facts, swarm), len(swarm.domains) > WIDEST_BESIDE
+    picture = drawn(figure, name="runs", label=label, says=says, wide=wide)
     tables: list[Table | Notes] = [_scales_table(facts), _range_table(facts)]
     failed, missing = (
         sorted(set(facts.runs.label[facts.runs.status == status])) for status in (FAILED, MISSING)
@@ -212,22 +208,31 @@ def _domain_row(domain: dict) -> list[str]:
     ]
 
 
+def versions() -> list[list[str]]:
+    """Of what the numbers on the page were worked out with."""
+    return [
+        ["mixlaw", __version__],
+        ["Python, NumPy, SciPy", f"{platform.python_version()}, {np.__version__}, {scipy_version}"],
+    ]
+
+
 def facts_section(facts: Facts) -> Section:
     study, decision = facts.study, facts.decision
     rows = [
-        ["mixlaw", __version__],
-        ["seed", f"{study.config.seed}"],
+        *versions(),
+        ["seed", f"{study.config.seed} (of design, folds, starts and refits)"],
         ["law", f"{facts.fitted.law}: {next(iter(facts.fitted.laws.values())).recipe.formula}"],
         [
             "rivals that widen the intervals",
             listing(facts.fitted.rivals) if facts.fitted.rivals else "-",
         ],
+        ["study file", digest(study.file.read_text(encoding="utf-8"))],
         ["runs", digest(facts.fitted.cross_validation.runs.rows())],
         ["fit", digest(facts.fitted.to_dict())],
         ["decision", digest(decision.to_dict())],
     ]
     if not study.from_table:
-        rows.insert(4, ["corpus", study.corpus().digest])
+        rows.append(["corpus", study.corpus().digest])
     table = Table("Versions and digests", ["what", "value"], rows, frozenset({0, 1}), wide=True)
     folder = plain(study.folder.name)
     steps = ["fit", "optimize", "report"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from mixlaw.report import schedule_figures
-from mixlaw.report.blocks import Code, Key, Notes, Part, Picture, Section, Stack, Table
+from mixlaw import plots
+from mixlaw.report.blocks import Code, Notes, Part, Picture, Section, Stack, Table
+from mixlaw.report.drawn import drawn
+from mixlaw.report.next_steps import command_of, trainer_of
 from mixlaw.report.schedule_words import (
     advice,
     alternatives_words,
@@ -17,8 +19,7 @@ from mixlaw.report.schedule_words import (
     observed_gain_words,
     stage_names,
 )
-from mixlaw.report.svg import inline_svg
-from mixlaw.report.verdict import Headline
+from mixlaw.report.verdict import Headline, Step
 from mixlaw.report.words import (
     against,
     interval,
@@ -39,7 +40,10 @@ BEST_STATIC = "best static"
 
 
 def with_schedule(
-    head: Headline, found: ScheduleDecision | None, verified: ScheduleVerification | None
+    study: Study,
+    head: Headline,
+    found: ScheduleDecision | None,
+    verified: ScheduleVerification | None,
 ) -> Headline:
     """The top of the page, with a word on a schedule that is better than the mixture it names."""
     if found is None or not is_better(found, verified):
@@ -49,7 +53,9 @@ def with_schedule(
         mean = verified.compared.gains[STATIC].mean
         text = f"was {against(mean, 'the best static mixture')} when trained at the target scale"
     text = f"A staged schedule {text}: see the order of the data."
-    return replace(head, sentences=(*head.sentences, text))
+    command = command_of(study, "export", "--schedule", *trainer_of(study))
+    step = Step("Or hand it the staged schedule, where it can change its mixture.", command)
+    return replace(head, sentences=(*head.sentences, text), steps=(*head.steps, step))
 
 
 def schedule_section(
@@ -71,16 +77,12 @@ def _picture(found: ScheduleDecision) -> Picture:
     if staged.is_static:
         panels = {BEST_STATIC: static}
     domains = list(found.static.schedule.dose)
-    looks = schedule_figures.shades(next(iter(panels.values())), domains)
-    keys = [Key(shade, "bar", plain(name)) for name, shade in looks.items() if shade != "muted"]
-    if len(keys) < len(looks):
-        keys.append(Key("muted", "bar", schedule_figures.OTHERS))
     says = "No schedule of these stages is forecast better than one mixture throughout."
     if not staged.is_static:
         says = f"{moves_words(staged)}; the panels on the right are static mixtures."
     label = "Stacked bars: the share of each domain in every stage, and in the static mixtures."
-    figure = schedule_figures.schedule_bars(panels, domains)
-    return Picture(says, (inline_svg(figure, name="schedule", label=label),), tuple(keys))
+    figure = plots.schedule_bars(panels, domains)
+    return drawn(figure, name="schedule", label=label, says=says)
 
 
 def _beside(study: Study, found: ScheduleDecision) -> list[Table | Notes | Code]:

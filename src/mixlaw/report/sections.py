@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mixlaw import plots
 from mixlaw.laws import FittedLaws
 from mixlaw.laws.links import LinkedLaws
 from mixlaw.mixture import Domain
 from mixlaw.optimize import Decision, Objective
 from mixlaw.optimize.limits import CURVED, FLOOR
 from mixlaw.optimize.pareto import ParetoFront
-from mixlaw.report import figures
-from mixlaw.report.blocks import Code, Key, Notes, Picture, Section, Stack, Table
-from mixlaw.report.evidence import Noise, noise_for, usable
-from mixlaw.report.style import mixture_look
-from mixlaw.report.svg import inline_svg
+from mixlaw.plots.evidence import Noise, noise_for, usable
+from mixlaw.plots.marks import forecasts_of
+from mixlaw.report.blocks import Code, Notes, Picture, Section, Stack, Table
+from mixlaw.report.drawn import drawn
 from mixlaw.report.words import (
     count,
     distance_words,
@@ -41,6 +41,8 @@ from mixlaw.study import Study
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 MOST_DRAWN_TARGETS = 12
+WORTH_A_PICTURE = 0.5
+"""Epochs below this in every mixture are in the table only."""
 MOST_BESIDE = 2
 """With more baselines, tables of mixtures take the page's width."""
 BOUND_REASONS = {
@@ -97,20 +99,26 @@ class Facts:
         return objective_unit(self.decision.objective)
 
     def drawn_targets(self) -> list[str]:
-        """The targets that fit a picture: those of the objective first, then the others."""
-        first = self.objective.targets
-        rest = [t for t in self.decision.forecast.targets if t not in first]
-        return [*first, *rest][:MOST_DRAWN_TARGETS]
+        """The targets that fit a picture: the objective's before others, and where they are too
+        many those that the law explains least on held-out runs."""
+        first, every = self.objective.targets, list(self.decision.forecast.targets)
+        if len(every) > MOST_DRAWN_TARGETS:
+            validation = self.laws.cross_validation
+            error = validation.scores[self.laws.law][validation.deciding_split].normalised_error
+            places = {target: t for t, target in enumerate(validation.targets)}
+            every.sort(key=lambda target: (target not in first, -error[places[target]]))
+        shown = every[:MOST_DRAWN_TARGETS]
+        return sorted(shown, key=lambda t: first.index(t) if t in first else len(first))
 
     def not_drawn(self) -> str:
         """A sentence about targets that are in the tables only, or nothing."""
         missing = len(self.decision.forecast.targets) - len(self.drawn_targets())
-        return f" {number_of(missing, 'more target')} in the table only." if missing else ""
-
-
-def mixture_keys(names: list[str]) -> tuple[Key, ...]:
-    """Legend of mixtures."""
-    return tuple(Key(shade, mark, n) for n, (shade, mark) in mixture_look(names).items())
+        if not missing:
+            return ""
+        which = "the objective's and, of the others, those that the law explains least"
+        if len(self.objective.targets) >= MOST_DRAWN_TARGETS:
+            which = "those of the objective that the law explains least"
+        return f" Shown are {which}; {number_of(missing, 'more target')} in the table only."
 
 
 def mixture_section(facts: Facts) -> Section:
@@ -118,13 +126,14 @@ def mixture_section(facts: Facts) -> Section:
     names = list(decision.recommended)
     order = [swarm.domains.index(name) for name in names]
     trained = swarm.weights[:, order]
-    figure = figures.mixture_shares(decision, trained)
-    keys = (Key("recommended", "bar", RECOMMENDED), *mixture_keys(list(decision.baselines)))
-    keys += (Key("muted", "line", "range of the trained mixtures"),)
+    figure = plots.mixture(decision, swarm)
     label = "Bars: the recommended share of each domain, with marks for the baselines."
-    picture = Picture(_shift_words(decision), (inline_svg(figure, name="mix", label=label),), keys)
+    picture = drawn(figure, name="mix", label=label, says=_shift_words(decision))
     exact = json.dumps(dict(decision.recommended), indent=1)
     beside: list[Table | Notes | Code] = [_mixture_table(facts, trained)]
+    pictures: list[Picture] = [picture]
+    if _repeats(decision):
+        pictures.append(_epochs_picture(facts))
     if notes := _choice_words(decision):
         beside.append(Notes(notes))
     beside.append(Code("Exact proportions (JSON)", exact))
@@ -132,8 +141,29 @@ def mixture_section(facts: Facts) -> Section:
         "mixture",
         "The mixture",
         _certificate(decision),
-        (picture, Stack(tuple(beside), wide=len(decision.baselines) > MOST_BESIDE)),
+        (
+            Stack(tuple(pictures)),
+            Stack(tuple(beside), wide=len(decision.baselines) > MOST_BESIDE),
+        ),
     )
+
+
+def _repeats(decision: Decision) -> bool:
+    """Whether any mixture reads a domain often enough for a picture."""
+    read = (one.epochs for one in forecasts_of(decision).values())
+    return max(max(epochs.values(), default=0.0) for epochs in read) >= WORTH_A_PICTURE
+
+
+def _epochs_picture(facts: Facts) -> Picture:
+    found = facts.decision.forecast.epochs
+    cap = facts.study.config.constraints.max_epochs
+    label = "Bars: how often the target run reads each domain, with marks for the baselines."
+    most = max(found, key=found.__getitem__)
+    says = f"{plain(most)} is read most often, {found[most]:.2f} times"
+    repeated = sum(epochs > 1 for epochs in found.values())
+    says += f"; {number_of(repeated, 'domain')} more than once" if repeated else ", none twice"
+    figure = plots.epochs(facts.decision, cap)
+    return drawn(figure, name="epochs", label=label, says=f"{says}.")
 
 
 def _shift_words(decision: Decision) -> str:
@@ -255,20 +285,14 @@ def _bound_words(decision: Decision) -> list[str]:
 
 def forecast_section(facts: Facts) -> Section:
     decision, verification = facts.decision, facts.verification
-    everyone = figures.forecasts(decision)
+    everyone = forecasts_of(decision)
     targets = list(decision.forecast.targets)
     names = target_names(targets)
-    drawn = facts.drawn_targets()
-    figure = figures.forecast_intervals(decision, drawn, verification)
+    shown = facts.drawn_targets()
+    figure = plots.forecasts(decision, shown, verification=verification)
     label = "Dots with intervals: predicted objective and targets for each mixture."
-    keys = mixture_keys(list(everyone))
-    if verification is not None:
-        keys += (Key("ink", "star", "observed when trained"),)
-    picture = Picture(
-        _forecast_words(facts) + facts.not_drawn(),
-        (inline_svg(figure, name="forecast", label=label),),
-        keys,
-    )
+    says = _forecast_words(facts) + facts.not_drawn()
+    picture = drawn(figure, name="forecast", label=label, says=says)
     rows = [["objective", "", *(interval(f.objective) for f in everyone.values())]]
     for target in targets:
         weight = decision.objective.shares.get(target)
@@ -299,10 +323,12 @@ def _forecast_words(facts: Facts) -> str:
     other, mine = comparison.forecast.targets, decision.forecast.targets
     sense = {t: -1 if higher_is_better(t) else 1 for t in mine}
     better = [t for t in mine if sense[t] * (other[t].value - mine[t].value) > 0]
-    text = (
-        f"Predicted better than under {plain(name)}: {len(better)} of "
-        f"{number_of(len(mine), 'target')}, the others as bad or worse"
-    )
+    text = f"Predicted better than under {plain(name)}: "
+    text += f"{len(better)} of {number_of(len(mine), 'target')}"
+    if len(better) < len(mine):
+        worst = min(mine, key=lambda t: sense[t] * (other[t].value - mine[t].value))
+        change = signed(mine[worst].value - other[worst].value)
+        text += f"; {plain(target_names(list(mine))[worst])} loses most ({change})"
     if facts.verification is None:
         return text + "."
     hits = [

@@ -1,4 +1,4 @@
-"""A matplotlib figure as inline SVG that follows the page's fonts and colours."""
+"""A matplotlib figure as inline SVG that follows the page's fonts and colours, and is small."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import warnings
 import xml.etree.ElementTree as ElementTree
 from typing import TYPE_CHECKING
 
-from mixlaw.report.style import PALETTE, matplotlib_context
+from mixlaw.plots.style import PALETTE, SETTINGS, matplotlib_context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in PALETTE.items()}
 _COLOUR = re.compile("|".join(_VARIABLES))
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_NUMBER = re.compile(r"-?\d+\.\d+")
 _FONT_FAMILY = re.compile(r"font-family: [^;]*;? ?")
+_NO_TURN = re.compile(r"rotate\(-?0 [^)]*\)")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _GEOMETRY = ("d", "x", "y", "width", "height", "transform", "points", "viewBox")
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+_FONT_SIZE = f"font-size: {SETTINGS['font.size']:g}px; "
 
 
 def inline_svg(figure: Figure, *, name: str, label: str) -> str:
@@ -35,12 +37,8 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph")
         figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
     root = ElementTree.fromstring(buffer.getvalue())
-    for parent in root.iter():
-        for child in list(parent):
-            if _bare(child.tag) in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        _adapt(element, name)
+    _adapt(root, name, digits=1)
+    _squeeze(root, _referenced(root))
     _size(root)
     root.attrib |= {"role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
@@ -50,9 +48,10 @@ def _bare(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-def _adapt(element: ElementTree.Element, name: str) -> None:
-    """Drop namespaces, prefix ids, shorten numbers, name colours."""
+def _adapt(element: ElementTree.Element, name: str, digits: int) -> None:
+    """Drop namespaces, prefix ids, shorten numbers, name colours; marks keep a digit more."""
     element.tag = _bare(element.tag)
+    digits = 2 if element.tag == "defs" else digits
     attributes = {_bare(key): text for key, text in element.attrib.items()}
     element.attrib.clear()
     for key, text in attributes.items():
@@ -62,10 +61,57 @@ def _adapt(element: ElementTree.Element, name: str) -> None:
             text = text.replace("#", f"#{name}-", 1)
         elif key == "style":
             text = _COLOUR.sub(lambda found: _VARIABLES[found[0]], text)
-            text = _FONT_FAMILY.sub("", text)
+            text = _FONT_FAMILY.sub("", text).replace(_FONT_SIZE, "")
+            text = text.replace("; ", ";").replace(": ", ":")
         elif key in _GEOMETRY:
-            text = _LONG_NUMBER.sub(lambda found: f"{float(found[0]):.2f}", text)
-        element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", text))
+            text = _NUMBER.sub(lambda found: _short(found[0], digits), _NO_TURN.sub("", text))
+            text = " ".join(text.split())
+        if text:
+            element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", text))
+    for child in element:
+        _adapt(child, name, digits)
+
+
+def _short(number: str, digits: int) -> str:
+    text = f"{float(number):z.{digits}f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def _referenced(root: ElementTree.Element) -> set[str]:
+    """The ids that something uses."""
+    found = set()
+    for element in root.iter():
+        for key, text in element.attrib.items():
+            found |= {text[1:]} if key == "href" else set(_REFERENCE.findall(text))
+    return found
+
+
+def _squeeze(element: ElementTree.Element, used: set[str]) -> None:
+    """Drop what shows nothing: unused ids, groups without a purpose, white space; marks of one
+    look share its description."""
+    if element.get("id") not in used:
+        element.attrib.pop("id", None)
+    element.tail = None
+    if element.tag != "text":
+        element.text = None
+    children: list[ElementTree.Element] = []
+    for child in element:
+        if child.tag in ("metadata", "style") or child.get("style") == "fill:none":
+            continue
+        _squeeze(child, used)
+        if child.tag == "g" and not child.attrib:
+            children += child
+        elif child.tag != "defs" or len(child):
+            children.append(child)
+    element[:] = children
+    marks = [child for child in element if child.tag == "use"]
+    styles = {child.get("style") for child in marks}
+    if element.tag == "g" and len(marks) == len(element) > 1 and len(styles) == 1:
+        style = styles.pop()
+        if style and "style" not in element.attrib:
+            element.set("style", style)
+            for mark in marks:
+                del mark.attrib["style"]
 
 
 def _size(root: ElementTree.Element) -> None:
@@ -73,4 +119,4 @@ def _size(root: ElementTree.Element) -> None:
     points = float(root.attrib.pop("width").removesuffix("pt"))
     for key in ("height", "version"):
         root.attrib.pop(key, None)
-    root.set("style", f"--width: {points / 0.75:.0f}px")
+    root.set("style", f"--width: {points / 0.75:.0f}px; {_FONT_SIZE.strip()}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixlaw.optimize import Decision
-from mixlaw.report.evidence import Noise
+from mixlaw.plots.evidence import Noise
 from mixlaw.report.words import (
     against,
     listing,
@@ -21,6 +21,14 @@ from mixlaw.report.words import (
 from mixlaw.study.verification import RECOMMENDED, Gain, Verification
 
 CONFIRMED, UNCLEAR, NOT_CONFIRMED, UNTESTED = "good", "unclear", "bad", "untested"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do, and the command that does it; "" where there is none."""
+
+    text: str
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Headline:
     Attributes:
         mood: "good", "unclear", "bad" or "untested".
         verb: what the page says of the mixture.
+        steps: what to do next.
     """
 
     mixture: str
@@ -47,6 +56,7 @@ class Headline:
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
     verb: str = "Train on"
+    steps: tuple[Step, ...] = ()
 
 
 def headline(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mixlaw import plots
 from mixlaw.optimize import Interval
-from mixlaw.report import figures
-from mixlaw.report.blocks import Key, Notes, Part, Picture, Section, Table
-from mixlaw.report.sections import Facts, mixture_keys
-from mixlaw.report.svg import inline_svg
+from mixlaw.report.blocks import Notes, Part, Section, Table
+from mixlaw.report.drawn import drawn
+from mixlaw.report.sections import Facts
 from mixlaw.report.verdict import difference_noise, noise_words, tokens_share
 from mixlaw.report.words import (
     interval,
@@ -29,16 +29,13 @@ def verification_section(facts: Facts) -> Section | None:
         return None
     seeds = min(len(gain.observed) for gain in found.gains.values())
     spread = difference_noise(facts.noise, 1)
-    keys = (Key("ink", "ring", "predicted"), *mixture_keys(list(found.gains)))
-    if spread is not None:
-        keys += (Key("muted", "bar", "twice the noise of a difference of two runs"),)
     label = "Predicted and observed gain of the recommended mixture over each baseline."
-    gain_svg = inline_svg(figures.gains(found, facts.unit, spread), name="gains", label=label)
-    parts: list[Part] = [Picture(_gain_words(facts, found), (gain_svg,), keys)]
+    figure = plots.verified_gains(found, facts.decision, noise=spread)
+    parts: list[Part] = [drawn(figure, name="gains", label=label, says=_gain_words(facts, found))]
     if any(len(verified.curve) > 1 for verified in found.mixtures.values()):
         label = "Objective against training tokens of each verified mixture."
-        svg = inline_svg(figures.token_curves(found, facts.unit), name="curves", label=label)
-        parts.append(Picture(_curve_words(found), (svg,), mixture_keys(list(found.mixtures))))
+        figure = plots.verified_curves(found, facts.decision)
+        parts.append(drawn(figure, name="curves", label=label, says=_curve_words(found)))
     parts += [
         _objective_table(facts, found),
         _gain_table(found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,22 @@ from typing import Any
 
 from mixlaw import __version__
 from mixlaw.errors import StudyError
-from mixlaw.files import digest, read_json, write_json
+from mixlaw.files import digest, parse_json, read_json, write_json
 
 DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
 PARETO, VERIFICATION, REPORT = "pareto.json", "verification.json", "report.html"
 CONTINUAL, CONTINUAL_BASES = "continual.json", "continual-bases.json"
 STAGED_DESIGN, STAGES, SCHEDULE = "staged-design.json", "stages.json", "schedule.json"
 SCHEDULE_VERIFICATION = "schedule-verification.json"
+REFITS = "refits.json"
 
 TOLD = (FIT, DECISION, PARETO, VERIFICATION, CONTINUAL, SCHEDULE, SCHEDULE_VERIFICATION)
 """What the report tells of."""
+
+
+SEAL = "seal"
+"""Key of a digest of all the rest of a file: numbers are not decided on that a disk, or a hand, has
+altered. It is no signature."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +36,24 @@ class Artefacts:
     seed: int
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Basis and result as stored, current or not; None when there is none.
+        """Basis and result as stored, current or not; None when there is none of this making.
 
-        Raises: StudyError: the file is damaged or foreign.
+        Raises: StudyError: the file is foreign, damaged, or was changed since it was written.
         """
         path = self.folder / name
         if not path.exists():
             return None
         try:
             data = read_json(path)
-            if {"mixlaw", "inputs", "basis", "result"} <= data.keys():
+            if not {"mixlaw", "inputs", "basis", "result"} <= data.keys():
+                problem = "it lacks mixlaw's stamp"
+            elif SEAL not in data:
+                return None  # of a version that sealed nothing
+            elif data[SEAL] == _seal(data):
                 return data
-            problem = "it lacks mixlaw's stamp"
-        except (ValueError, AttributeError) as error:
+            else:
+                problem = "it was changed since it was written"
+        except (OSError, ValueError, AttributeError) as error:
             problem = str(error)
         raise StudyError(
             f"{path} is damaged or was not written by mixlaw ({problem}); delete it and run the "
@@ -57,7 +69,9 @@ class Artefacts:
 
     def write(self, name: str, basis: Any, result: Any) -> None:
         stamp = {"mixlaw": __version__, "seed": self.seed, "inputs": digest(basis)}
-        write_json(self.folder / name, {**stamp, "basis": basis, "result": result})
+        # Through JSON first: tuples become lists there, and keys text.
+        data = parse_json(json.dumps({**stamp, "basis": basis, "result": result}))
+        write_json(self.folder / name, {**data, SEAL: _seal(data)})
 
     def cached(self, name: str, basis: Any, make: Callable[[], Any]) -> Any:
         """The current result, made anew only when what it is made from has changed.
@@ -75,6 +89,10 @@ class Artefacts:
         told = [self.folder / n for n in (name, *TOLD)]
         times = [path.stat().st_mtime_ns for path in told if path.exists()]
         return told[0].exists() and times[0] == max(times)
+
+
+def _seal(data: dict[str, Any]) -> str:
+    return digest({key: value for key, value in data.items() if key != SEAL})
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:

@@ -116,7 +116,9 @@ class Deciding:
         at, known = self.target.counts, available if self.target.train_tokens else None
         values = laws.predict(weights, *at, available_tokens=known)
         each = np.eye(len(laws.targets))
-        half = [laws.half_width(one, weights, *at, level=level) for one in each]
+        half = [
+            laws.half_width(one, weights, *at, level=level, available_tokens=known) for one in each
+        ]
         return [
             {
                 target: (float(value), float(width))

@@ -12,6 +12,7 @@ The folder of a study holds
     asked.json          runs that were asked for
     import.yaml         from where, and how, the runs of others were imported
     fit.json            laws, held-out errors
+    refits.json         the laws refitted to resampled runs, for the report
     decision.json       the mixture and its evidence
     pareto.json         what the objectives cost each other
     verification.json   the larger model trained on it, predicted against observed

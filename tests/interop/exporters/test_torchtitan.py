@@ -23,7 +23,7 @@ def test_datasets_are_registered_as_torchtitan_looks_them_up():
     text = Torchtitan().export(HANDOVER).files["mixlaw_data.py"]
     assert "    'mix:web': [{'path': '/d/web'}, {'path': '/e/web'}],\n" in text
     assert "    'mix:code': [{'path': 'allenai/c4', 'name': 'en'}],\n" in text
-    assert "HFDataSource(dataset='mix:web', weight=0.6)," in text
+    assert "HFDataSource(dataset='mix:web', weight=0.600000)," in text
     assert "seed=12," in text
 
 

@@ -15,17 +15,17 @@ from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    billionths,
     example_counts,
     example_tokens,
-    in_examples,
     in_tokens,
     without_zeros,
 )
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, by_tokens, json_lines
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
+FILE = "mixture.json"
 _KINDS: Mapping[str, str] = {
     ".json": "json",
     ".jsonl": "json",
@@ -52,33 +52,49 @@ class HuggingFace:
     def export(self, handover: Handover) -> Exported:
         """Raises: ExportError: no paths, unknown length of examples, a run shorter than a step, a
         schedule of no known length, or one whose stages are too short."""
-        paths = handover.paths_of(
-            "Hugging Face datasets", "files, a local saved folder or the name of a dataset"
-        )
         handover.stage_samples("Hugging Face datasets")
         unit, tokens = example_tokens(handover, "Hugging Face datasets")
-        plan: dict[str, Any] = {
-            "unit": unit,
-            "tokens_per_example": tokens,
-            "seed": handover.seed,
-            "domains": {name: sources(places) for name, places in paths.items()},
-        }
         if handover.schedule.is_static:
-            plan |= _static(in_examples(handover.schedule.dose, tokens))
+            text = self.snippet(handover).text(handover.schedule.dose)
         else:
             handover.need("Hugging Face datasets to change its mixture", "train_tokens")
-            plan["stages"] = example_counts(handover, unit, tokens, "Hugging Face datasets")
+            stages = example_counts(handover, unit, tokens, "Hugging Face datasets")
+            known = {"domains": _domains(handover), "stages": stages}
+            plan = {"unit": unit, "tokens_per_example": tokens, "seed": handover.seed, **known}
+            text = json.dumps(plan, indent=2) + "\n"
+        plan = json.loads(text)
         notes = [*_about_examples(unit, handover), *_about_ends(plan, handover)]
         module = resources.files("mixlaw.interop.exporters") / "modules" / "load_mixture.py"
         return Exported(
             files={
-                "mixture.json": json.dumps(plan, indent=2) + "\n",
+                FILE: text,
                 "load_mixture.py": module.read_text(encoding="utf-8"),
             },
             realised=_drawn(plan),
             unit=unit,
             how=_how(handover, unit),
             notes=tuple(notes),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The plan, which load_mixture.py reads. Raises: ExportError: as `export`."""
+        unit, tokens = example_tokens(handover, "Hugging Face datasets")
+        head = f'{{\n  "unit": "{unit}",\n  "seed": {handover.seed},\n'
+        ends = '\n  },\n  "stopping_strategy": "all_exhausted",\n'
+        weights = tuple((f"    {json.dumps(name)}: ", "") for name in tokens)
+        return Snippet(
+            file=FILE,
+            entries=by_tokens(tokens),
+            parts=(
+                Part(head + '  "tokens_per_example": {\n', json_lines(tokens, 4), ",\n"),
+                Part('\n  },\n  "domains": {\n', json_lines(_domains(handover), 4), ",\n"),
+                Part(ends + '  "probabilities": {\n', weights, ",\n"),
+            ),
+            after="\n  }\n}\n",
+            unit=unit,
+            total=10**9,  # numpy wants probabilities that sum to 1 within 1.5e-8
+            digits=9,
+            notes=("load_mixture.py, which reads this file, comes with mixlaw export",),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
@@ -95,6 +111,13 @@ class HuggingFace:
                 (part / sum(parts), gather(mixture.items(), domains, str(path)))
                 for part, mixture in zip(parts, mixtures, strict=True)
             )
+
+
+def _domains(handover: Handover) -> dict[str, list[dict[str, Any]]]:
+    paths = handover.paths_of(
+        "Hugging Face datasets", "files, a local saved folder or the name of a dataset"
+    )
+    return {name: sources(places) for name, places in paths.items()}
 
 
 def sources(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -125,11 +148,6 @@ def trainer_arguments(handover: Handover) -> dict[str, int]:
     """What `TrainingArguments` of transformers can be told of a run."""
     steps = {} if handover.num_steps is None else {"max_steps": handover.num_steps}
     return {"seed": handover.seed, **steps}
-
-
-def _static(examples: Mixture) -> dict[str, Any]:
-    # numpy wants probabilities that sum to 1 within 1.5e-8
-    return {"stopping_strategy": "all_exhausted", "probabilities": billionths(examples)}
 
 
 def _drawn(plan: Mapping[str, Any]) -> Schedule:

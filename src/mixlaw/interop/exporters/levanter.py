@@ -16,6 +16,7 @@ from mixlaw.errors import ExportError
 from mixlaw.interop.exporters.huggingface import file_kind
 from mixlaw.interop.handover import SAMPLE, Exported, Handover, apportion, without_zeros
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, whole, yaml_key, yaml_text
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -48,34 +49,22 @@ class Levanter:
         """Raises: ExportError: no paths, or some of a domain that Levanter does not read, more
         domains than samples in a block, a run of no step, a schedule of unknown steps, or with
         stages that are shorter than a block."""
-        paths = handover.paths_of("Levanter", "a cache folder or text files")
+        components = _components(handover)
         handover.stage_samples("Levanter")
-        starts, length, block = [0], 1, _static_block(handover)
-        trainer: dict[str, Any] = {"seed": handover.seed}
-        config: dict[str, Any] = {"trainer": trainer}
-        if handover.sequence_length is not None:
-            config["train_seq_len"] = handover.sequence_length
-        if handover.num_steps is not None and handover.batch_sequences is not None:
-            length = handover.num_steps
-            trainer["num_train_steps"] = length
-            trainer["train_batch_size"] = handover.batch_sequences
+        starts, length, block = [0], handover.num_steps or 1, _static_block(handover)
         if not handover.schedule.is_static:
             starts, block = _timing(handover)
         counts = [apportion(stage.mixture, block) for stage in handover.schedule.stages]
         weights = [{name: count / block for name, count in part.items()} for part in counts]
-        config["data"] = {
-            "components": {name: _component(name, places) for name, places in paths.items()},
-            "train_weights": (
-                weights[0]
-                if handover.schedule.is_static
-                else [[start, part] for start, part in zip(starts, weights, strict=True)]
-            ),
-            "mixture_block_size": block,
-            "stop_strategy": "restart",
-        }
+        if handover.schedule.is_static:
+            text = self.snippet(handover).text(handover.schedule.dose)
+        else:
+            stages = [[start, part] for start, part in zip(starts, weights, strict=True)]
+            data = {"components": components, "train_weights": stages, **_ending(block)}
+            text = yaml_text({**_run(handover), "data": data})
         ends = [*starts[1:], length]
         return Exported(
-            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
+            files={FILE: text},
             realised=Schedule.of(
                 ((end - start) / length, Mixture(part))
                 for start, end, part in zip(starts, ends, weights, strict=True)
@@ -84,6 +73,25 @@ class Levanter:
             how=f"# put the sections of {FILE} into your config, beside its model and tokenizer\n"
             "python -m levanter.main.train_lm --config_path your_config.yaml",
             notes=tuple(_notes(handover, starts, block, counts)),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The sections of a config. Raises: ExportError: as `export`."""
+        components, block = _components(handover), _static_block(handover)
+        known = tuple((yaml_text({name: part}, 4),) for name, part in components.items())
+        weights = tuple((yaml_key(name, 4), "\n") for name in components)
+        return Snippet(
+            file=FILE,
+            entries=whole(list(components)),
+            parts=(
+                Part(yaml_text(_run(handover)) + "data:\n  components:\n", known),
+                Part("  train_weights:\n", weights),
+            ),
+            after=yaml_text(_ending(block), 2),
+            unit=SAMPLE,
+            total=block,
+            digits=block.bit_length() - 1,  # as many as a power of two has, so they are exact
+            notes=(f"weights are of samples, in {block} to a block, and multiples of 1/{block}",),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
@@ -168,6 +176,25 @@ def _astray(
         moved = sum(abs(should.get(name, 0.0) - drawn.get(name, 0) / block) for name in names)
         astray += (end - begin) * moved / 2
     return astray
+
+
+def _run(handover: Handover) -> dict[str, Any]:
+    """What a config says beside its data, of what is known."""
+    trainer = {"seed": handover.seed}
+    if handover.num_steps is not None and handover.batch_sequences is not None:
+        trainer["num_train_steps"] = handover.num_steps
+        trainer["train_batch_size"] = handover.batch_sequences
+    length = handover.sequence_length
+    return {"trainer": trainer} | ({} if length is None else {"train_seq_len": length})
+
+
+def _ending(block: int) -> dict[str, Any]:
+    return {"mixture_block_size": block, "stop_strategy": "restart"}
+
+
+def _components(handover: Handover) -> dict[str, dict[str, Any]]:
+    paths = handover.paths_of("Levanter", "a cache folder or text files")
+    return {name: _component(name, places) for name, places in paths.items()}
 
 
 def _component(name: str, places: Sequence[str]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, billionths, refuse_schedule
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, refuse_schedule
 from mixlaw.interop.read_back import gather, reading
-from mixlaw.mixture import Mixture
+from mixlaw.interop.snippet import Part, Snippet, realised_shares, whole
 from mixlaw.schedule import Schedule
 
 
@@ -31,26 +31,36 @@ class LitGpt:
         mixture = refuse_schedule(
             handover, "litgpt", "train each stage's mixture from the checkpoint of the one before"
         )
-        paths = handover.paths_of("litgpt", "a folder of tokens that litdata wrote")
-        weights = billionths(mixture)
-        plan = {
-            "unit": SAMPLE,
-            "seed": handover.seed,
-            "domains": {
-                name: {"weight": weight, "paths": list(paths[name])}
-                for name, weight in weights.items()
-            },
-        }
+        snippet = self.snippet(handover)
         module = resources.files("mixlaw.interop.exporters") / "modules" / "litgpt_mixture.py"
         return Exported(
             files={
-                "mixture.json": json.dumps(plan, indent=2) + "\n",
+                snippet.file: snippet.text(mixture),
                 "litgpt_mixture.py": module.read_text(encoding="utf-8"),
             },
-            realised=Schedule.static(Mixture(weights)),
+            realised=Schedule.static(realised_shares(snippet, mixture)),
             unit=SAMPLE,
             how=_how(handover),
             notes=_NOTES,
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The plan, which litgpt_mixture.py reads. Raises: ExportError: as `export`."""
+        paths = handover.paths_of("litgpt", "a folder of tokens that litdata wrote")
+        head = f'{{\n  "unit": "{SAMPLE}",\n  "seed": {handover.seed},\n  "domains": {{\n'
+        lines = [
+            (f'    {json.dumps(name)}: {{"weight": ', f', "paths": {json.dumps(places)}}}')
+            for name, places in paths.items()
+        ]
+        return Snippet(
+            file="mixture.json",
+            entries=whole(list(paths)),
+            parts=(Part(head, tuple(lines), ",\n"),),
+            after="\n  }\n}\n",
+            unit=SAMPLE,
+            total=10**9,
+            digits=9,
+            notes=("litgpt_mixture.py, which reads this file, comes with mixlaw export",),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:

@@ -15,12 +15,11 @@ from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    billionths,
     example_tokens,
-    in_examples,
     refuse_schedule,
 )
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, by_tokens
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -52,29 +51,35 @@ class MaxText:
             "export each stage's mixture for its part of the run: it can go on from a checkpoint "
             "with another mixture file, if the domains keep their names",
         )
-        paths = handover.paths_of("MaxText", "a folder or pattern of ArrayRecord files")
-        for name, (path, *others) in paths.items():
-            if others:
-                raise ExportError(
-                    f"{name!r} has {1 + len(others)} paths, and MaxText takes one pattern of files "
-                    "for each; give one with *, such as /data/web/*.array_record"
-                )
-            if set("*?") & set(posixpath.dirname(path)):
-                raise ExportError(
-                    f"the path of {name!r} is {path!r}; MaxText expands * and ? in the last "
-                    "part alone, and looks for a folder of just this name: give one folder"
-                )
-        unit, tokens = example_tokens(handover, "MaxText")
-        weights = billionths(in_examples(mixture, tokens))
-        entries = {
-            name: {"path": paths[name][0], "weight": weight} for name, weight in weights.items()
-        }
+        snippet = self.snippet(handover)
         return Exported(
-            files={FILE: json.dumps(entries, indent=2) + "\n"},
-            realised=Schedule.static(grain_mixture(weights)),
-            unit=unit,
+            files={FILE: snippet.text(mixture)},
+            realised=Schedule.static(grain_mixture(dict(snippet.numbers(mixture)))),
+            unit=snippet.unit,
             how=_how(handover),
-            notes=tuple(_notes(handover, unit)),
+            notes=tuple(_notes(handover, snippet.unit)),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The mixture file. Raises: ExportError: as `export`."""
+        patterns = _patterns(handover)
+        unit, tokens = example_tokens(handover, "MaxText")
+        lines = [
+            (f'  {json.dumps(name)}: {{"path": {json.dumps(pattern)}, "weight": ', "}")
+            for name, pattern in patterns.items()
+        ]
+        return Snippet(
+            file=FILE,
+            entries=by_tokens(tokens),
+            parts=(Part("{\n", tuple(lines), ",\n"),),
+            after="\n}\n",
+            unit=unit,
+            total=10**9,
+            digits=9,
+            notes=(
+                "Grain ends the data when the first domain is used up: num_epoch must be at least "
+                "the epochs of the most repeated one",
+            ),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
@@ -83,6 +88,23 @@ class MaxText:
             entries: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             weights = [(name, entry["weight"]) for name, entry in entries.items()]
         return Schedule.static(gather(weights, domains, str(path)))
+
+
+def _patterns(handover: Handover) -> dict[str, str]:
+    """Raises: ExportError: none, several of a domain, or one that MaxText would not expand."""
+    paths = handover.paths_of("MaxText", "a folder or pattern of ArrayRecord files")
+    for name, (path, *others) in paths.items():
+        if others:
+            raise ExportError(
+                f"{name!r} has {1 + len(others)} paths, and MaxText takes one pattern of files "
+                "for each; give one with *, such as /data/web/*.array_record"
+            )
+        if set("*?") & set(posixpath.dirname(path)):
+            raise ExportError(
+                f"the path of {name!r} is {path!r}; MaxText expands * and ? in the last "
+                "part alone, and looks for a folder of just this name: give one folder"
+            )
+    return {name: path for name, (path,) in paths.items()}
 
 
 def grain_mixture(weights: Mapping[str, float]) -> Mixture:

@@ -14,15 +14,9 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import ExportError
-from mixlaw.interop.handover import (
-    SAMPLE,
-    Exported,
-    Handover,
-    decimals,
-    over_paths,
-    refuse_schedule,
-)
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, refuse_schedule
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, by_size
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -57,29 +51,33 @@ class Megatron:
             "on from that checkpoint with the next blend (each domain then begins at its new share "
             "of the samples consumed, not where it was left)",
         )
-        prefixes = {
-            name: tuple(map(_prefix, paths))
-            for name, paths in handover.paths_of(
-                "Megatron-LM", "an indexed token file (its prefix, without .bin)"
-            ).items()
-        }
-        weights = decimals(
-            over_paths(mixture, prefixes, lambda path: os.stat(f"{path}.bin").st_size)
-        )
-        blend = [text for prefix, weight in weights.items() for text in (weight, prefix)]
-        files = {SPLITS_FILE: json.dumps({"train": blend, "valid": None, "test": None}) + "\n"}
-        notes = [
-            f"{SPLITS_FILE} has no validation blend, so the trainer evaluates nothing: put yours "
-            "under valid, or give --eval-iters 0"
-        ]
-        if not any(char.isspace() for prefix in weights for char in prefix):
+        prefixes, snippet = _prefixes(handover), self.snippet(handover)
+        files, notes = {SPLITS_FILE: snippet.text(mixture)}, list(snippet.notes)
+        blend = json.loads(files[SPLITS_FILE])["train"]
+        if not any(char.isspace() for text in blend for char in text):
             files[ARGS_FILE] = " ".join(blend) + "\n"
             notes.append(f"{ARGS_FILE} is the same for --data-args-path, with a --split beside it")
         # The builder divides by the sum, then the dataset does: last bits decide between equals.
-        shares = normalised(normalised([float(weight) for weight in weights.values()]))
+        shares = normalised(normalised([weight for _, weight in snippet.numbers(mixture)]))
         samples = handover.stage_samples("Megatron-LM")
         realised, rounding = blended(mixture, prefixes, shares, samples[0] if samples else None)
         return Exported(files, realised, SAMPLE, _how(handover), (*notes, *rounding))
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The per-split blend. Raises: ExportError: as `export`."""
+        prefixes = _prefixes(handover)
+        lines = [('"', f'", {json.dumps(p)}') for places in prefixes.values() for p in places]
+        return Snippet(
+            file=SPLITS_FILE,
+            entries=by_size(prefixes, lambda prefix: os.stat(f"{prefix}.bin").st_size),
+            parts=(Part('{"train": [', tuple(lines), ", "),),
+            after='], "valid": null, "test": null}\n',
+            unit=SAMPLE,
+            notes=(
+                f"{SPLITS_FILE} has no validation blend, so the trainer evaluates nothing: put "
+                "yours under valid, or give --eval-iters 0",
+            ),
+        )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The training blend of a per-split JSON, of a file of arguments, or of what a shell's
@@ -117,6 +115,11 @@ def _words(text: str) -> list[str]:
                 behind = inner[j + 1 :] if len(inner) > 1 else words[i + 1 :]
                 return list(itertools.takewhile(lambda w: not w.startswith(("--", ")")), behind))
     return []
+
+
+def _prefixes(handover: Handover) -> dict[str, tuple[str, ...]]:
+    paths = handover.paths_of("Megatron-LM", "an indexed token file (its prefix, without .bin)")
+    return {name: tuple(map(_prefix, places)) for name, places in paths.items()}
 
 
 def _prefix(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import yaml
 
 from mixlaw.errors import ExportError
 from mixlaw.interop.exporters.megatron import blended, normalised
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, decimals, over_paths
+from mixlaw.interop.handover import SAMPLE, Exported, Handover
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, by_size, yaml_text
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
 STAGES_FILE = "data_stages.yaml"
+_HEAD = "data_stages:\n"
 
 
 class Nanotron:
@@ -38,7 +41,7 @@ class Nanotron:
     def export(self, handover: Handover) -> Exported:
         """The stages. Raises: ExportError: a schedule whose steps are not known or are too few; a
         domain without a path; several of one whose files are not here to be weighted by."""
-        paths = handover.paths_of("nanotron", "a folder of tokenised .ds files")
+        paths, entries = _paths(handover), by_size(_paths(handover), _folder_bytes)
         schedule = handover.schedule
         if not schedule.is_static:
             handover.need("nanotron", "train_tokens", "sequence_length", "batch_sequences")
@@ -47,16 +50,15 @@ class Nanotron:
         if not schedule.is_static and samples is not None and handover.batch_sequences:
             steps = [count // handover.batch_sequences for count in samples]
             starts += [1 + done for done in accumulate(steps[:-1])]
-        entries, parts, notes = [], [], []
+        texts, parts, notes = [], [], []
         for i, (stage, start) in enumerate(zip(schedule.stages, starts, strict=True)):
             label = "mixture" if schedule.is_static else f"stage {i + 1}"
-            weights = decimals(over_paths(stage.mixture, paths, _folder_bytes))
-            numbers = [float(weight) for weight in weights.values()]
-            entries.append(_entry(label, start, list(weights), numbers, handover.seed))
+            written = _stage(label, start, paths, entries, handover.seed)
+            texts.append(written.text(stage.mixture))
             realised, told = blended(
                 stage.mixture,
                 paths,
-                normalised(numbers),
+                normalised([weight for _, weight in written.numbers(stage.mixture)]),
                 None if samples is None else samples[i],
             )
             parts.append((stage.share, realised.dose))
@@ -65,11 +67,21 @@ class Nanotron:
             shares = [count / sum(samples) for count in samples]
             parts = [(share, part) for share, (_, part) in zip(shares, parts, strict=True)]
         return Exported(
-            _files(entries),
+            _files(texts),
             Schedule.of(parts),
             SAMPLE,
             _how(handover, starts),
             (*_traps(starts), *notes),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The one stage. Raises: ExportError: as `export`."""
+        paths = _paths(handover)
+        made = _stage("mixture", 1, paths, by_size(paths, _folder_bytes), handover.seed)
+        return replace(
+            made,
+            parts=(replace(made.parts[0], before=_HEAD + made.parts[0].before), made.parts[1]),
+            notes=tuple(_traps([1])[:3]),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
@@ -102,33 +114,46 @@ class Nanotron:
             return Schedule.of(zip(shares, mixtures, strict=True))
 
 
-def _entry(
-    name: str, start: int, folders: list[str], weights: list[float], seed: int
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "start_training_step": start,
-        "data": {
-            "dataset": {"dataset_folder": folders, "dataset_weights": weights},
-            "num_loading_workers": 1,
-            "seed": seed,
-        },
-    }
+def _paths(handover: Handover) -> dict[str, tuple[str, ...]]:
+    return handover.paths_of("nanotron", "a folder of tokenised .ds files")
+
+
+def _stage(
+    label: str,
+    start: int,
+    paths: Mapping[str, Sequence[str]],
+    entries: tuple[tuple[str, float], ...],
+    seed: int,
+) -> Snippet:
+    """One of data_stages, for any mixture."""
+    head = f"""\
+- name: {label}
+  start_training_step: {start}
+  data:
+    dataset:
+      dataset_folder:
+"""
+    folders = tuple((yaml_text([path], 6),) for places in paths.values() for path in places)
+    weights = tuple(("      - ", "\n") for _ in folders)
+    return Snippet(
+        file=STAGES_FILE,
+        entries=entries,
+        parts=(Part(head, folders), Part("      dataset_weights:\n", weights)),
+        after=f"    num_loading_workers: 1\n    seed: {seed}\n",
+        unit=SAMPLE,
+    )
 
 
 def _folder_bytes(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).glob("*.ds"))
 
 
-def _files(entries: list[dict[str, Any]]) -> dict[str, str]:
+def _files(stages: Sequence[str]) -> dict[str, str]:
     """All stages; and what to start each from the second on with, where loaders take the last."""
-    files = {STAGES_FILE: entries}
-    for count in range(1, len(entries)):
-        files[f"data_stages_{count}.yaml"] = entries[:count]
-    return {
-        name: yaml.safe_dump({"data_stages": part}, sort_keys=False, allow_unicode=True)
-        for name, part in files.items()
-    }
+    files = {STAGES_FILE: stages}
+    for count in range(1, len(stages)):
+        files[f"data_stages_{count}.yaml"] = stages[:count]
+    return {name: _HEAD + "".join(part) for name, part in files.items()}
 
 
 def _how(handover: Handover, starts: Sequence[int]) -> str:

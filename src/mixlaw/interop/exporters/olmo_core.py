@@ -6,12 +6,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from mixlaw.interop.handover import TOKEN, Exported, Handover, decimals, literal, sample_counts
+from mixlaw.interop.handover import TOKEN, Exported, Handover, literal, sample_counts
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, whole, yaml_text
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -77,11 +77,24 @@ class OlmoCore:
         """The sources, or the stages. Raises: ExportError: the size of the run is not known, or it
         is shorter than a step; a domain has no path."""
         handover.need("OLMo-core", "train_tokens", "sequence_length", "batch_sequences")
-        paths = handover.paths_of("OLMo-core", "token files (.npy, or a pattern of them)")
+        paths = _paths(handover)
         handover.stage_samples("OLMo-core")  # refuses a run of no step
         if handover.schedule.is_static:
             return _static(handover, paths)
         return _staged(handover, paths)
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The sources. Of a domain whose available tokens are known, the repetition ratio allows a
+        whole run of it. Raises: ExportError: a domain has no path."""
+        paths = _paths(handover)
+        available, tokens = handover.available_tokens, handover.train_tokens or 0
+        passes = {name: tokens / available[name] for name in paths if name in available}
+        notes = (
+            f"max_repetition_ratio in {SOURCES_FILE} would allow a whole run of one domain: mind "
+            "the epochs, or export, which sets it as the mixture needs it",
+            "each file is read from its beginning, up to its part: its documents must be shuffled",
+        )
+        return _sources(paths, _caps(passes), notes if passes else notes[1:])
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The ratios of a file of sources, or of a config that has them, by their names.
@@ -97,24 +110,20 @@ class OlmoCore:
 
 
 def _static(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:
-    ratios = {name: float(text) for name, text in decimals(handover.schedule.dose).items()}
+    mixture = handover.schedule.dose
+    ratios = dict(_sources(paths, {}).numbers(mixture))
     batch_tokens = _known(handover.batch_sequences) * _known(handover.sequence_length)
     requested = _known(handover.num_steps) * batch_tokens
     sizes = _sizes(handover, paths)
     notes = ["each file is read from its beginning, up to its part: its documents must be shuffled"]
-    entries = []
-    for name, ratio in ratios.items():
-        entry: dict[str, Any] = {"source_name": name, "target_ratio": ratio}
-        entry["paths"] = list(paths[name])
-        if available := handover.available_tokens.get(name):
-            passes = int(requested * ratio) / available
-            if passes > 0.9:  # available tokens are estimates, and a ratio is no more than a cap
-                entry["max_repetition_ratio"] = math.ceil(passes * 110) / 100
-                notes.append(
-                    f"{name!r} is read {passes:.3g} times, by the available tokens as given; its "
-                    "ratio allows a tenth more"
-                )
-        entries.append(entry)
+    available = handover.available_tokens
+    passes = {n: int(requested * r) / available[n] for n, r in ratios.items() if n in available}
+    caps = _caps(passes)
+    notes += [
+        f"{name!r} is read {passes[name]:.3g} times, by the available tokens as given; its ratio "
+        "allows a tenth more"
+        for name in caps
+    ]
     unknown = [name for name in ratios if name not in handover.available_tokens]
     if unknown:
         notes.append(
@@ -145,9 +154,38 @@ mixture = SourceMixtureDatasetConfig(
 dataset = NumpyFSLDatasetConfig.from_src_mix(
     mixture, tokenizer=tokenizer, sequence_length={handover.sequence_length}
 )"""
-    text = yaml.safe_dump({"sources": entries}, sort_keys=False, allow_unicode=True)
+    text = _sources(paths, caps).text(mixture)
     realised = Schedule.static(Mixture.from_weights(drawn))
     return Exported({SOURCES_FILE: text}, realised, TOKEN, how, tuple(notes))
+
+
+def _paths(handover: Handover) -> dict[str, tuple[str, ...]]:
+    return handover.paths_of("OLMo-core", "token files (.npy, or a pattern of them)")
+
+
+def _caps(passes: Mapping[str, float]) -> dict[str, float]:
+    """Source -> max_repetition_ratio, where one pass may not do: available tokens are estimates,
+    and a ratio is no more than a cap."""
+    return {name: math.ceil(times * 110) / 100 for name, times in passes.items() if times > 0.9}
+
+
+def _sources(
+    paths: Mapping[str, Sequence[str]], caps: Mapping[str, float], notes: tuple[str, ...] = ()
+) -> Snippet:
+    lines = []
+    for name, files in paths.items():
+        rest = {"paths": list(files)}
+        rest |= {"max_repetition_ratio": caps[name]} if name in caps else {}
+        before = yaml_text([{"source_name": name}]) + "  target_ratio: "
+        lines.append((before, "\n" + yaml_text(rest, 2)))
+    return Snippet(
+        SOURCES_FILE,
+        whole(list(paths)),
+        (Part("sources:\n", tuple(lines)),),
+        "",
+        TOKEN,
+        notes=notes,
+    )
 
 
 def _staged(handover: Handover, paths: Mapping[str, Sequence[str]]) -> Exported:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from mixlaw.errors import ExportError
 from mixlaw.interop.handover import TOKEN, Exported, Handover, sample_counts, without_zeros
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, json_key, whole, yaml_key
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -53,6 +54,18 @@ class Json:
             tuple(notes),
         )
 
+    def snippet(self, handover: Handover) -> Snippet:
+        """Domain -> weight, without what only one mixture has: tokens, samples and epochs."""
+        before, key, between, after = self._form
+        lines = tuple((key(name), "") for name in handover.domains)
+        return Snippet(
+            file=self.file,
+            entries=whole(handover.domains),
+            parts=(Part(before, lines, between),),
+            after=after,
+            unit=TOKEN,
+        )
+
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """A file of `export`, or just {domain: weight}. Raises: ExportError: neither."""
         with reading(
@@ -75,6 +88,11 @@ class Json:
                 for stage in data["stages"]
             )
 
+    @property
+    def _form(self) -> tuple[str, Callable[[str], str], str, str]:
+        """Of a mapping: its beginning, its keys, what is between lines, and its end."""
+        return "{\n", json_key, ",\n", "\n}\n"
+
     def _write(self, data: Mapping[str, Any]) -> str:
         return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -88,6 +106,10 @@ class Yaml(Json):
     name = "yaml"
     what = "plain YAML: weights, tokens, samples and epochs"
     file = "mixture.yaml"
+
+    @property
+    def _form(self) -> tuple[str, Callable[[str], str], str, str]:
+        return "", yaml_key, "\n", "\n"
 
     def _write(self, data: Mapping[str, Any]) -> str:
         return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)

@@ -11,14 +11,14 @@ import yaml
 from mixlaw.errors import ExportError
 from mixlaw.interop.handover import (
     DOCUMENT,
+    SAMPLE,
     Exported,
     Handover,
-    billionths,
     example_counts,
     example_tokens,
-    in_examples,
 )
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, by_tokens, realised_shares, yaml_text
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -42,7 +42,7 @@ class Streaming:
     def export(self, handover: Handover) -> Exported:
         """Raises: ExportError: no paths or several of a domain, samples of unknown length, or a
         schedule of a run of unknown steps or of documents."""
-        paths = _folders(handover)
+        folders = _folders(handover)
         unit, tokens = example_tokens(handover, "MosaicML Streaming")
         counts = example_counts(handover, unit, tokens, "MosaicML Streaming")
         if not handover.schedule.is_static:
@@ -56,24 +56,27 @@ class Streaming:
             # A stage that were no whole number of batches would go on into a second epoch.
             known = ("train_tokens", "sequence_length", "batch_sequences")
             handover.need("llm-foundry to change its mixture", *known)
-        if counts is None:
-            parts = [billionths(in_examples(handover.schedule.dose, tokens))]
-            streams = [_streams(paths, parts[0], "proportion")]
+        if handover.schedule.is_static:
+            mixture = handover.schedule.dose
+            made = _chosen(handover, unit, tokens, sum(counts[0].values()) if counts else None)
+            text, realised = made.text(mixture), Schedule.static(realised_shares(made, mixture))
         else:
-            parts = counts
-            streams = [_streams(paths, part, "choose") for part in parts]
-        config = _config(handover, streams, parts)
-        sizes = [sum(part.values()) for part in parts]
+            text, realised = _curriculum(handover, folders, counts or [])
         return Exported(
-            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
-            realised=Schedule.of(
-                (size / sum(sizes), Mixture.from_weights(part))
-                for size, part in zip(sizes, parts, strict=True)
-            ),
+            files={FILE: text},
+            realised=realised,
             unit=unit,
             how=_HOW,
             notes=tuple(_notes(handover, counts is not None)),
         )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The streams: with `choose` where the samples of the run are known, whatever the mixture;
+        else with `proportion`. Raises: ExportError: as `export`."""
+        unit, tokens = example_tokens(handover, "MosaicML Streaming")
+        handover.stage_samples("MosaicML Streaming")
+        samples = handover.num_samples if unit == SAMPLE else None
+        return _chosen(handover, unit, tokens, samples)
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The streams of a train loader, by `choose` or `proportion`, and those of its curriculum.
@@ -104,46 +107,76 @@ def _folders(handover: Handover) -> dict[str, str]:
     return {name: places[0] for name, places in paths.items()}
 
 
-def _streams(
-    paths: Mapping[str, str], weights: Mapping[str, float], key: str
-) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"remote" if "://" in paths[name] else "local": paths[name], key: weight}
-        for name, weight in weights.items()
-    }
+def _chosen(
+    handover: Handover, unit: str, tokens: Mapping[str, float], examples: int | None
+) -> Snippet:
+    """The part of an llm-foundry config that says what data to train on, of one mixture.
 
-
-def _config(
-    handover: Handover,
-    streams: Sequence[Mapping[str, Any]],
-    parts: Sequence[Mapping[str, float]],
-) -> dict[str, Any]:
-    """The part of an llm-foundry config that says what data to train on."""
-    length = handover.sequence_length
-    datasets = [
-        # Another seed in each stage: with the same, it would choose the same samples again.
-        {"streams": dict(part), "shuffle": True, "shuffle_seed": handover.seed + number}
-        for number, part in enumerate(streams)
+    Args: examples: of the run, to choose; None: not known, and each stream has its proportion.
+    """
+    folders, length, batch = _folders(handover), handover.sequence_length, handover.batch_sequences
+    loader = "train_loader:\n  name: text\n  dataset:\n"
+    loader += "" if length is None else f"    max_seq_len: {length}\n"
+    key = "proportion" if examples is None else "choose"
+    lines = [
+        (yaml_text({name: _place(folder)}, 6) + f"        {key}: ", "\n")
+        for name, folder in folders.items()
     ]
-    if length is not None:
-        datasets[0] = {"max_seq_len": length, **datasets[0]}
-    loader = {"name": "text", "dataset": datasets[0], "drop_last": True}
-    config: dict[str, Any] = {"seed": handover.seed, "train_loader": loader}
-    if handover.batch_sequences is not None:
-        config["global_train_batch_size"] = handover.batch_sequences
-    if "choose" in next(iter(streams[0].values())):
-        config["max_duration"] = "1ep"
-    if len(datasets) > 1 and length is not None:
-        tokens = [int(sum(part.values())) * length for part in parts]
-        later = zip(tokens[1:], datasets[1:], strict=True)
-        config["max_duration"] = f"{sum(tokens)}tok"
-        config["callbacks"] = {
-            "curriculum_learning": {
-                "duration": f"{tokens[0]}tok",
-                "schedule": [{"duration": f"{n}tok", "dataset": dataset} for n, dataset in later],
-            }
+    end = "" if batch is None else f"global_train_batch_size: {batch}\n"
+    end += "" if examples is None else "max_duration: 1ep\n"
+    return Snippet(
+        file=FILE,
+        entries=by_tokens(tokens),
+        parts=(Part(f"seed: {handover.seed}\n{loader}    streams:\n", tuple(lines)),),
+        after=f"    shuffle: true\n    shuffle_seed: {handover.seed}\n  drop_last: true\n{end}",
+        unit=unit,
+        total=10**9 if examples is None else examples,
+        digits=9 if examples is None else 0,
+        notes=tuple(_notes(handover, examples is not None)[:2]),
+    )
+
+
+def _place(folder: str) -> dict[str, str]:
+    return {"remote" if "://" in folder else "local": folder}
+
+
+def _curriculum(
+    handover: Handover, folders: Mapping[str, str], parts: Sequence[Mapping[str, int]]
+) -> tuple[str, Schedule]:
+    """The same of several mixtures, and what of each domain is drawn in its stages.
+
+    Args: parts: of each stage, domain -> samples.
+    """
+    length = handover.sequence_length or 1
+    datasets: list[dict[str, Any]] = [
+        {
+            "streams": {n: {**_place(folders[n]), "choose": count} for n, count in part.items()},
+            "shuffle": True,
+            # Another seed in each stage: with the same, it would choose the same samples again.
+            "shuffle_seed": handover.seed + number,
         }
-    return config
+        for number, part in enumerate(parts)
+    ]
+    sizes = [sum(part.values()) for part in parts]
+    later = [
+        {"duration": f"{size * length}tok", "dataset": dataset}
+        for size, dataset in zip(sizes[1:], datasets[1:], strict=True)
+    ]
+    first = {"max_seq_len": length, **datasets[0]}
+    config = {
+        "seed": handover.seed,
+        "train_loader": {"name": "text", "dataset": first, "drop_last": True},
+        "global_train_batch_size": handover.batch_sequences,
+        "max_duration": f"{sum(sizes) * length}tok",
+        "callbacks": {
+            "curriculum_learning": {"duration": f"{sizes[0] * length}tok", "schedule": later}
+        },
+    }
+    drawn = Schedule.of(
+        (size / sum(sizes), Mixture.from_weights(part))
+        for size, part in zip(sizes, parts, strict=True)
+    )
+    return yaml_text(config), drawn
 
 
 def _shares(streams: Mapping[str, Any], domains: Sequence[str], where: str) -> Mixture:

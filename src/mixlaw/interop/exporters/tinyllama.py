@@ -9,9 +9,17 @@ from typing import Any
 import yaml
 
 from mixlaw.errors import ExportError
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, billionths, refuse_schedule
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, refuse_schedule
 from mixlaw.interop.read_back import gather, reading
-from mixlaw.mixture import Mixture
+from mixlaw.interop.snippet import (
+    Part,
+    Snippet,
+    realised_shares,
+    whole,
+    yaml_flow,
+    yaml_key,
+    yaml_text,
+)
 from mixlaw.schedule import Schedule
 
 FILE = "mixture.yaml"
@@ -40,26 +48,37 @@ class TinyLlama:
             "RegMix",
             "train each stage's mixture from the checkpoint before (load_from)",
         )
-        prefixes = _prefixes(handover)
-        weights = billionths(mixture)
-        valid = {_valid(prefixes[name]): 1.0 for name in weights}
-        config: dict[str, Any] = {
-            "train": {prefixes[name]: weight for name, weight in weights.items()},
-            "valid": {prefix: weight for prefix, weight in valid.items() if prefix},
-            "data_seed": handover.seed,
-        }
-        if handover.num_steps is not None:
-            config |= {
-                "global_batch_size": handover.batch_sequences,
-                "max_step": handover.num_steps,
-            }
+        snippet = self.snippet(handover)
         return Exported(
-            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
-            realised=Schedule.static(Mixture(weights)),
+            files={FILE: snippet.text(mixture)},
+            realised=Schedule.static(realised_shares(snippet, mixture)),
             unit=SAMPLE,
             how=f"python pretrain/tinyllama.py --data_yaml_file {FILE} --train_data_dir ... "
             "--val_data_dir ...",
             notes=(*_NOTES, _about_length(handover)),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The file. Raises: ExportError: as `export`."""
+        prefixes = _prefixes(handover)
+        valid = [_valid(prefix) for prefix in prefixes.values()]
+        train = tuple((yaml_key(prefix, 2), "\n") for prefix in prefixes.values())
+        run: dict[str, Any] = {"data_seed": handover.seed}
+        if handover.num_steps is not None:
+            run["global_batch_size"] = handover.batch_sequences
+            run["max_step"] = handover.num_steps
+        return Snippet(
+            file=FILE,
+            entries=whole(list(prefixes)),
+            parts=(
+                Part("train:\n", train),
+                Part("valid: {", tuple((yaml_flow(p, 1.0),) if p else () for p in valid), ", "),
+            ),
+            after="}\n" + yaml_text(run),
+            unit=SAMPLE,
+            total=10**9,
+            digits=9,
+            notes=_NOTES[:2],
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mixlaw.errors import ExportError
 from mixlaw.interop.exporters.huggingface import sources
-from mixlaw.interop.handover import SAMPLE, Exported, Handover, decimals, literal, refuse_schedule
+from mixlaw.interop.handover import SAMPLE, Exported, Handover, refuse_schedule
 from mixlaw.interop.read_back import gather, reading
+from mixlaw.interop.snippet import Part, Snippet, realised_shares, whole
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -30,7 +31,8 @@ from torchtitan.hf_datasets.text_datasets import (
 )
 
 # Name -> what datasets.load_dataset is given for each of its parts.
-PARTS = {parts}
+PARTS = {
+@@}
 
 
 def load(path, parts):
@@ -49,9 +51,8 @@ for name, parts in PARTS.items():
 def dataloader(**options):
     return InterleavedHuggingFaceTextDataLoader.Config(
         sources=[
-{sources}
-        ],
-        seed={seed},
+@@        ],
+        seed=@@,
         **options,
     )
 '''
@@ -80,28 +81,39 @@ class Torchtitan:
             "export each stage's mixture, train the first to its end (--training.steps), and go on "
             "from that checkpoint with the next module",
         )
-        paths = handover.paths_of("torchtitan", "files, a folder of them or the name of a dataset")
+        snippet = self.snippet(handover)
         handover.stage_samples("torchtitan")  # refuses a run of no step
-        keys = _keys(list(paths))
-        weights = decimals(mixture)
-        weighed = [
-            f"            HFDataSource(dataset={keys[name]!r}, weight={float(weight)!r}),"
-            for name, weight in weights.items()
-        ]
-        text = _DATA.format(
-            parts=literal({keys[name]: sources(places) for name, places in paths.items()}),
-            sources="\n".join(weighed),
-            seed=handover.seed,
+        realised = realised_shares(snippet, mixture)
+        return Exported(
+            {DATA_FILE: snippet.text(mixture)},
+            Schedule.static(realised),
+            SAMPLE,
+            _how(handover),
+            (_spread(realised, handover.num_samples), *snippet.notes),
         )
-        realised = Mixture({name: float(weight) for name, weight in weights.items()})
-        notes = (
-            _spread(realised, handover.num_samples),
-            "all data-parallel ranks draw with one seed: a step's samples of one place come from "
-            "one domain on every rank",
-            "the first pass over a domain is in the order of its files; shuffle these once",
-            "texts are read from the column `text`; all data are downloaded before training begins",
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The module. Raises: ExportError: as `export`."""
+        paths = handover.paths_of("torchtitan", "files, a folder of them or the name of a dataset")
+        keys, (head, middle, tail, end) = _keys(list(paths)), _DATA.split("@@")
+        known = tuple((f"    {keys[n]!r}: {sources(places)!r},\n",) for n, places in paths.items())
+        weighed = tuple(
+            (f"            HFDataSource(dataset={keys[name]!r}, weight=", "),\n") for name in paths
         )
-        return Exported({DATA_FILE: text}, Schedule.static(realised), SAMPLE, _how(handover), notes)
+        return Snippet(
+            file=DATA_FILE,
+            entries=whole(list(paths)),
+            parts=(Part(head, known), Part(middle, weighed)),
+            after=f"{tail}{handover.seed}{end}",
+            unit=SAMPLE,
+            notes=(
+                "all data-parallel ranks draw with one seed: a step's samples of one place come "
+                "from one domain on every rank",
+                "the first pass over a domain is in the order of its files; shuffle these once",
+                "texts are read from the column `text`; all data are downloaded before training "
+                "begins",
+            ),
+        )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The weights of each `HFDataSource` in a Python file, which is not run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,12 @@ from mixlaw.interop.handover import (
     DOCUMENT,
     Exported,
     Handover,
-    billionths,
     example_tokens,
-    in_examples,
     refuse_schedule,
     without_zeros,
 )
 from mixlaw.interop.read_back import gather, reading
-from mixlaw.mixture import Mixture
+from mixlaw.interop.snippet import Part, Snippet, by_tokens, realised_shares, yaml_text
 from mixlaw.schedule import Schedule
 
 FILE = "trl_datasets.yaml"
@@ -46,25 +45,36 @@ class Trl:
         mixture = refuse_schedule(
             handover, "TRL", "export each stage's mixture, and train it from the one before"
         )
-        paths = handover.paths_of("TRL", "files or the name of a dataset")
-        unit, tokens = example_tokens(handover, "TRL")
-        fractions = billionths(in_examples(mixture, tokens))
-        config: dict[str, Any] = {
-            "datasets": [
-                {**_source(name, paths[name]), "fraction": fraction}
-                for name, fraction in fractions.items()
-            ],
-            **trainer_arguments(handover),
-        }
-        if handover.sequence_length is not None:
-            config["max_length"] = handover.sequence_length
+        snippet = self.snippet(handover)
         return Exported(
-            files={FILE: yaml.safe_dump(config, sort_keys=False, allow_unicode=True)},
-            realised=Schedule.static(Mixture(fractions)),
-            unit=unit,
+            files={FILE: snippet.text(mixture)},
+            realised=Schedule.static(realised_shares(snippet, mixture)),
+            unit=snippet.unit,
             how=f"# put the sections of {FILE} into your config, and\n"
             "trl sft --config your_config.yaml",
-            notes=tuple(_notes(handover, unit)),
+            notes=tuple(_notes(handover, snippet.unit)),
+        )
+
+    def snippet(self, handover: Handover) -> Snippet:
+        """The datasets. Raises: ExportError: as `export`."""
+        paths = handover.paths_of("TRL", "files or the name of a dataset")
+        unit, tokens = example_tokens(handover, "TRL")
+        lines = [
+            (yaml_text([_source(name, places)]) + "  fraction: ", "\n")
+            for name, places in paths.items()
+        ]
+        arguments: dict[str, Any] = trainer_arguments(handover)
+        if handover.sequence_length is not None:
+            arguments["max_length"] = handover.sequence_length
+        return Snippet(
+            file=FILE,
+            entries=by_tokens(tokens),
+            parts=(Part("datasets:\n", tuple(lines)),),
+            after=yaml_text(arguments),
+            unit=unit,
+            total=10**9,
+            digits=9,
+            notes=tuple(_notes(replace(handover, available_tokens={}), unit)[:2]),
         )
 
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlaw.continual import Move
-from mixlaw.report.figures import PANEL, WIDTH, draw_marks, log_axis
-from mixlaw.report.style import INK, colour, new_figure, size_look, styled
-from mixlaw.report.words import short, unit_of
+from mixlaw.plots.marks import PANEL, WIDTH, Key, add_legend, draw_marks, draw_rings, log_axis
+from mixlaw.plots.style import INK, colour, new_figure, size_look, styled
+from mixlaw.plots.words import rewarm_words, scale_words, short, unit_of
 from mixlaw.study.continual_answer import ContinualAnswer
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def losses_by_share(found: ContinualAnswer, target: str) -> Figure:
 
     Dashed: the base's loss. Of an old target also the critical share of the main answer and its
     interval, as a line and a band.
+
+    Returns: the figure.
+    Raises: MissingExtraError: matplotlib is not installed.
     """
     laws, main = found.laws, found.main
     t = laws.targets.index(target)
@@ -51,6 +54,13 @@ def losses_by_share(found: ContinualAnswer, target: str) -> Figure:
     axes.set_title(short(target, 28))
     axes.set_xlabel("share of new data (%)")
     axes.set_ylabel(unit_of([target]))
+    keys = [
+        Key(*size_look(k, len(along)), scale_words(None, move.setting.train_tokens))
+        for k, move in enumerate(along)
+    ]
+    keys += [Key("ink", "line", "the base (dashed)")]
+    keys += [Key("recommended", "bar", "critical share and its interval")]
+    add_legend(figure, keys)
     return figure
 
 
@@ -59,6 +69,9 @@ def moving_answers(lines: Sequence[Sequence[Move]]) -> Figure:
     """The critical share with its interval against training tokens, a line a size and re-warming.
 
     Rings: the best share for the objective.
+
+    Returns: the figure.
+    Raises: MissingExtraError: matplotlib is not installed.
     """
     figure = new_figure(WIDTH, 330)
     axes = figure.add_subplot()
@@ -77,10 +90,20 @@ def moving_answers(lines: Sequence[Sequence[Move]]) -> Figure:
         draw_marks(axes, x, [100 * c.share for c in critical], look)
         best = [100 * move.best.share for move in line if move.best is not None]
         if best:
-            ring = {"markerfacecolor": "none", "markeredgecolor": colour(look[0])}
-            draw_marks(axes, x, best, (look[0], "circle"), **ring, markeredgewidth=1.3)
+            draw_rings(axes, x, best, look[0], 7, 1.3)
     log_axis(axes, ticks)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("training tokens of the continued run (log scale)")
     axes.set_ylabel("share of new data (%)")
+    keys = [Key(*size_look(k, len(lines)), _line_words(line)) for k, line in enumerate(lines)]
+    if lines[0][0].best is not None:
+        keys.append(Key("muted", "ring", "best for the objective"))
+    add_legend(figure, keys)
     return figure
+
+
+def _line_words(line: Sequence[Move]) -> str:
+    """Which size and re-warming."""
+    at = line[0].setting
+    rewarm = "" if at.rewarm is None else f", {rewarm_words(at.rewarm)}"
+    return scale_words(at.num_params, None) + rewarm

@@ -10,7 +10,7 @@ from mixlaw.schedule import Schedule
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-from mixlaw.report.schedule_figures import SHADES, schedule_bars, shades
+from mixlaw.plots.schedules import SHADES, schedule_bars, shades
 from mixlaw.report.schedule_words import moves_words, stage_names
 
 EARLY, LATE = Mixture({"web": 0.9, "code": 0.1}), Mixture({"web": 0.4, "code": 0.6})

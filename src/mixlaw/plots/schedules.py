@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixlaw.report.style import MUTED, PAPER, colour, new_figure, styled
-from mixlaw.report.words import percent, short
+from mixlaw.plots.marks import Key, add_legend
+from mixlaw.plots.style import MUTED, PAPER, colour, new_figure, styled
+from mixlaw.plots.words import percent, plain, short
 from mixlaw.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def schedule_bars(schedules: Mapping[str, Schedule], domains: Sequence[str]) -> 
 
     Args:
         schedules: title -> schedule; the first sets order and shades of the domains.
+        domains: all that may occur.
+    Returns: the figure.
+    Raises: MissingExtraError: matplotlib is not installed.
     """
     titles = list(schedules)
     looks = shades(schedules[titles[0]], domains)
@@ -61,6 +65,8 @@ def schedule_bars(schedules: Mapping[str, Schedule], domains: Sequence[str]) -> 
         axes.set_xticks(ends if not schedule.is_static else [])
     panels[0].set_ylabel("share of the tokens (%)")
     panels[0].set_xlabel("training done (%)")
+    keys = [Key(shade, "bar", plain(name)) for name, shade in looks.items() if shade != "muted"]
+    add_legend(figure, [*keys, *([Key("muted", "bar", OTHERS)] * (len(keys) < len(looks)))])
     return figure
 
 

@@ -28,6 +28,7 @@ PALETTE: dict[str, tuple[str, str]] = {
     "uniform": ("#6a4c9c", "#c4a9ff"),
     "other": ("#1a7f5a", "#5fd0a0"),
     "heat": ("#4d9be8", "#2a6db8"),
+    "rise": ("#e8843c", "#9c4d12"),
     "size0": ("#b07a00", "#f0b94a"),
     "size1": ("#2b8a57", "#6fd19b"),
     "size2": ("#a12f71", "#f08cc0"),

@@ -1,0 +1,5 @@
+"""`python -m mixlaw`: the command line."""
+
+from mixlaw.cli import main
+
+main()
