@@ -9,5 +9,5 @@ GROUPS = ("laws", "decide", "continual")
 if sys.argv[1:2] and sys.argv[1] in GROUPS:
     import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
 else:
-    for name in ("startup", "train_cpu", "chaos", "scale", "demo", "schedule", *GROUPS):
+    for name in ("startup", "train_cpu", "chaos", "scale", "demo", "schedule", "explorer", *GROUPS):
         import_module(f"benchmarks.{name}").main()

@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from mixlaw.errors import StorageError
+from mixlaw.files import parse_json
 from mixlaw.runs import FAILED
 from mixlaw.store import MODEL, RESULT, RunStore
 
@@ -318,8 +319,8 @@ class Watch:
 
     def _judge(self, worker_id: str, content: bytes) -> Heartbeat | None:
         try:
-            heartbeat = Heartbeat.from_dict(json.loads(content))
-        except (ValueError, TypeError, KeyError):  # cut by a crash of its machine: see `_beat`
+            heartbeat = Heartbeat.from_dict(parse_json(content))
+        except (ValueError, TypeError, KeyError, AttributeError):  # cut by a crash of its machine: see `_beat`
             return None
         here = (heartbeat.host, heartbeat.boot) == (socket.gethostname(), _boot())
         if here and _boot() and _process_start(heartbeat.pid) != heartbeat.started:
@@ -349,8 +350,8 @@ def _highest(names: Iterable[str]) -> int:
 def _holder(store: RunStore, run_id: str, number: int) -> str:
     content = store.storage.read(_claim_file(run_id, number)) if number else None
     try:
-        return json.loads(content)["worker"] if content else NOBODY
-    except ValueError:  # cut by a crash of its machine, since claims are not synced
+        return parse_json(content)["worker"] if content else NOBODY
+    except (ValueError, TypeError, KeyError):  # cut by a crash of its machine, since claims are not synced
         return NOBODY
 
 

@@ -1,4 +1,5 @@
-"""Atomic files and content hashes: the only way mixlaw's artefacts reach the disk."""
+"""Atomic files, content hashes and safe parsers: how mixlaw's artefacts reach the disk, and text
+of others the program."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mixlaw.errors import StorageError
 
@@ -60,6 +63,49 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+MOST_VALUES = 1_000_000
+"""Of a YAML file, with what its aliases stand for written out: a few lines can mean billions."""
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """As `yaml.safe_load`.
+
+    Args: loader: a stricter one.
+    Raises: ValueError: in one line, what keeps it from being YAML, or one that is meant.
+    """
+    reader = None
+    try:
+        reader = loader(text)
+        node = reader.get_single_node()
+        if node is None:
+            return None
+        if _num_values(node, {}) > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        return reader.construct_document(node)
+    except RecursionError:
+        raise ValueError("it is nested too deeply, or in itself") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise ValueError(f"{where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        # The latter of values that are not what their tags say: `!!bool maybe`.
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    finally:
+        if reader is not None:
+            reader.dispose()
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """With each alias counted as what it stands for; endless ones recurse without end."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _refuse_constant(name: str) -> None:

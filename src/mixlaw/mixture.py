@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixlaw.errors import InfeasibleError, MixtureError
+from mixlaw.names import fault
 
 SUM_TOLERANCE = 1e-6
 _ROUNDING = 1e-14
@@ -32,6 +33,8 @@ class Domain:
     def __post_init__(self):
         if not self.name or self.name != self.name.strip():
             raise MixtureError(f"domain name {self.name!r} is empty or padded with spaces")
+        if problem := fault([self.name]):
+            raise MixtureError(problem)
         for label in ("available_tokens", "found_tokens"):
             count = getattr(self, label)
             if count is not None and count <= 0:

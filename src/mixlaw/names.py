@@ -1,4 +1,4 @@
-"""What the name of a domain, target, run or baseline may be: one line, seen whole, unlike others."""
+"""What a domain, target, run or baseline may be called: one line, seen whole, unlike others."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def fault(names: Iterable[str]) -> str | None:
     """What is wrong with names that stand side by side, in words; None where nothing is.
 
     None may hold a control character, a line break or an invisible mark, and no two may look alike
-    (equal in Unicode's composed form) without being the same. Anything else is a name, also markup,
-    paths, formulas and commands: they are text wherever they are written.
+    (equal in Unicode's composed form, with all spaces alike) without being the same. Anything else
+    is a name, also markup, paths, formulas and commands: they are text wherever they are written.
     """
     seen: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -35,13 +35,14 @@ def fault(names: Iterable[str]) -> str | None:
             category = unicodedata.category(character)
             if category in _UNSEEN and character not in JOINERS:
                 return (
-                    f"the name {ascii(name)} holds {_UNSEEN[category]} (U+{ord(character):04X}); "
+                    f"the name {name!a} holds {_UNSEEN[category]} (U+{ord(character):04X}); "
                     "a name is one line of characters that can be seen: rename it"
                 )
         looks = unicodedata.normalize("NFC", name).translate(dict.fromkeys(map(ord, JOINERS)))
+        looks = "".join(" " if unicodedata.category(c) == "Zs" else c for c in looks)
         if looks in seen:
             return (
-                f"the names {ascii(seen[looks])} and {ascii(name)} look alike and are spelled "
+                f"the names {seen[looks]!a} and {name!a} look alike and are spelled "
                 "differently; make them one, or tell them apart"
             )
         seen[looks] = name

@@ -172,7 +172,7 @@ class LocalStorage:
         with self._refusals("write", name):
             path = self.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "ab+", buffering=0) as handle:
+            with open(path, "ab+", buffering=0, opener=_not_through_a_link) as handle:
                 if handle.tell():
                     handle.seek(-1, os.SEEK_END)
                     lines = lines if handle.read(1) == b"\n" else b"\n" + lines
@@ -231,6 +231,10 @@ class LocalStorage:
 
     def _refusals(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         return _refusals(verb, str(self.root / name), OSError)
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixlaw.errors import CheckpointError, RunTableError
+from mixlaw.files import parse_json
 from mixlaw.runs import DONE, FAILED, MISSING, RunResult, RunSpec, RunTable, Start
 from mixlaw.schedule import Schedule
 from mixlaw.storage import Storage, open_storage
@@ -271,8 +272,9 @@ class RunStore:
         content = self.storage.read(f"{run_id}/{METRICS}") or b""
         kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {}
         for line in content.splitlines():
-            with contextlib.suppress(ValueError):  # torn; UnicodeDecodeError is one too
-                found = json.loads(line)
+            # Torn, not UTF-8, or no mapping.
+            with contextlib.suppress(ValueError, AttributeError, TypeError):
+                found = parse_json(line)
                 if found.get("event") in ("started", "resumed"):
                     done = found.get("done", 0)
                     again = [k for k, v in kept.items() if not k[0] and v.get("done", 0) > done]
@@ -303,9 +305,9 @@ def _facts(path: Path, place: str) -> ModelFacts:
             length = int.from_bytes(handle.read(8), "little")
             if length > path.stat().st_size:
                 raise ValueError("it is cut short")
-            header = json.loads(handle.read(length))
+            header = parse_json(handle.read(length))
         metadata = header["__metadata__"]
-        facts = json.loads(metadata["state"])
+        facts = parse_json(metadata["state"])
         if facts["model_format"] != MODEL_FORMAT:
             raise ValueError(f"its format is not {MODEL_FORMAT}")
         del facts["model_format"]
@@ -329,7 +331,7 @@ def _checkpoint_file(run_id: str, number: int) -> str:
 def _result(data: bytes, file: str) -> RunResult:
     """Raises: RunTableError: results are written whole, so the disk or a hand damaged this one."""
     try:
-        found = json.loads(data)["result"]
+        found = parse_json(data)["result"]
         targets, epochs = tuple(found["targets"]), found.get("epochs", {})
         schedules = tuple(Schedule.from_list(stages) for stages in found.get("schedules", ()))
         at_start = dict(found.get("at_start", {}))

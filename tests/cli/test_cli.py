@@ -90,7 +90,9 @@ def test_from_a_table_for_people(tmp_path):
     for text in ("squared error", "* ", "rank corr.", "90% here", "seed noise"):
         assert text in shown
     shown = run("optimize", study).stdout
-    assert "better than uniform by" in shown
+    assert shown.startswith("Train on 50% code and 50% web.")
+    assert "lower than uniform, 5" in shown  # half and half is the best, and uniform
+    assert "% sure that it is lower" in shown
     assert "next: mixlaw report" in run("status", study).stdout
 
 

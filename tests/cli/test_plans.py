@@ -193,7 +193,7 @@ class TestPareto:
         assert front["objectives"] == ["objective", "code"]
         code, out, _ = mixlaw("pareto", study, "--points", 3)
         assert code == 0
-        assert "objective code web code books" in out
+        assert "objective code share of web share of code share of books" in out
 
     def test_without_trade_offs(self, mixlaw, study):
         path = study / "study.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from rich.text import Text
 
 from mixlaw.cli import terminal
 from mixlaw.cli.show_decision import forecast_table
@@ -71,3 +72,40 @@ def test_words_are_set_left_and_numbers_right(printed):
         " fit    -        0.5",
         " train  done      12",
     ]
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """Say something in a terminal of a width: its lines."""
+
+    def show(width, text, **more) -> list[str]:
+        monkeypatch.setattr(terminal.out, "width", width)
+        monkeypatch.setattr(terminal.out, "_force_terminal", True)
+        monkeypatch.setattr(terminal.out, "_color_system", None)
+        terminal.say(Text(text), terminal.out, **more)
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def test_sentences_break_at_spaces_and_long_words_stay_whole(said):
+    path = "/a/path/that/is/longer/than/any/line"
+    assert said(20, f"one two three four {path} five") == ["one two three four", path, "five"]
+    assert said(20, "01234567890123456789 x") == ["01234567890123456789", "x"]
+    assert said(19, "日本語 日本語 日本語 日") == ["日本語 日本語", "日本語 日"]
+    assert said(20, "\nfirst\nsecond line that is broken") == [
+        "",
+        "first",
+        "second line that is",
+        "broken",
+    ]
+    assert said(20, "word  one two three four", indent=6) == [
+        "word  one two three",
+        "      four",
+    ]
+
+
+def test_characters_without_a_place_are_escapes():
+    assert terminal.shown("a\x1b[31m\x9b1m\x07\u202e\rb") == r"a\x1b[31m\x9b1m\x07\u202e\rb"
+    assert terminal.shown("two\nlines\xa0and\u3000spaces") == "two\nlines and spaces"
+    assert terminal.shown("👩‍💻 می‌خواهم") == "👩‍💻 می‌خواهم"  # the joiners of names

@@ -208,11 +208,27 @@ def nested(lab, rng, axes) -> Fitted:
     return fit(make("nested", axes), lab.table(points, {"loss/code": values}), target="loss/code")
 
 
+def test_short_numbers_lose_next_to_nothing(opened, rng):
+    given = [
+        law
+        for name in ("effective", "m4", "log-linear")
+        for law in random_laws(law_named(name), rng)
+    ]
+    laws = portable(given, short=True)
+    assert_same(opened, laws, mixtures(rng))
+    points = Points.at(mixtures(rng), *SCALES[0])
+    for kept, exact in zip(laws.laws, given, strict=True):
+        assert_allclose(kept.predict(points), exact.predict(points), rtol=1e-9)
+    bytes_of = [len(json.dumps(part.data["groups"])) for part in (laws, portable(given))]
+    assert bytes_of[0] < 0.85 * bytes_of[1]
+
+
 class TestRefits:
-    """One byte a number."""
+    """One letter a number."""
 
     def around(self, rng) -> Points:
-        return Points.at(rng.dirichlet(np.ones(3), 30), *SCALES[0])
+        weights = np.tile(rng.dirichlet(np.ones(3), 12), (len(SCALES), 1))
+        return Points(weights, *np.repeat(SCALES, 12, axis=0).T)
 
     def draws(self, rng, num_draws=50) -> list[FittedLaw]:
         """Refits of three targets, draw by draw."""
@@ -245,21 +261,26 @@ class TestRefits:
             for laws in (draws, [replace(middle, theta=theta) for theta in singly], kept)
         )
         spread = np.std(exact, axis=0)
-        assert np.all(np.std(together - exact, axis=0) < 0.1 * spread)
+        assert np.all(np.std(together - exact, axis=0) < 0.15 * spread)
         error, worse = (np.mean(np.std(x - exact, axis=0) / spread) for x in (together, one_by_one))
-        assert error < 0.02
+        assert error < 0.08
         assert error < worse / 3
 
     def test_around_points_that_lack_a_count(self, rng):
         with pytest.raises(FitError, match="every count that the laws read"):
             portable(self.draws(rng), around=Points.at(np.eye(3), 1e5))
 
-    def test_kept_in_a_byte_a_number(self, rng):
+    def test_kept_in_a_letter_a_number(self, rng):
         draws = self.draws(rng, 400)
         sizes = [
-            len(json.dumps(portable(draws[:n], around=self.around(rng)).data)) for n in (600, 1200)
+            len(
+                json.dumps(
+                    portable(draws[:n], around=self.around(rng)).data, ensure_ascii=False
+                ).encode()
+            )
+            for n in (600, 1200)
         ]
-        assert sizes[1] - sizes[0] < 1.45 * sum(len(law.theta) for law in draws[600:])
+        assert sizes[1] - sizes[0] < 1.15 * sum(len(law.theta) for law in draws[600:])
 
     def test_of_processes_on_different_runs(self, opened, rng):
         process, base = spread_process(rng), fitted_law(law_named("effective-sum"), rng, 0)
@@ -288,7 +309,7 @@ class TestRefits:
         numbers = np.column_stack([rng.standard_t(1.5, 300), np.full(300, 4.0), np.arange(300.0)])
         _, kept = rounded(numbers)
         span = np.ptp(numbers, axis=0)
-        assert np.all(np.abs(kept - numbers) <= 0.51 * span / 220 + 1e-6 * np.abs(numbers))
+        assert np.all(np.abs(kept - numbers) <= 0.51 * span / 120 + 1e-6 * np.abs(numbers))
         assert_array_equal(kept[:, 1], 4.0)
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from mixlaw import plots
 from mixlaw.optimize.pareto import ParetoFront
-from mixlaw.plots.decisions import better_per_point, by_share, pulls, tile_text
+from mixlaw.plots.decisions import by_share, change_per_point, pulls, tile_text
 from mixlaw.plots.marks import legend_keys
 
 
@@ -56,16 +56,16 @@ def test_pulls_add_up_to_the_objective(made):
     assert sum(widths(plots.sensitivities(made.decision).axes[0])) == pytest.approx(sum(net))
 
 
-def test_tiles_are_better_where_the_loss_falls(made):
+def test_tiles_show_what_changes(made):
     decision, targets = made.decision, ["loss/web", "loss/code"]
-    found = better_per_point(decision, targets, {"loss/web": 0.01, "loss/code": 0.02})
+    found = change_per_point(decision, targets, {"loss/web": 0.01, "loss/code": 0.02})
     for i, name in enumerate(by_share(decision)):
         changes = decision.sensitivities[name].targets
-        assert found[i, 0] == pytest.approx(-changes["loss/web"] / 0.01)
-        assert found[i, 1] == pytest.approx(-changes["loss/code"] / 0.02)
-    assert found[by_share(decision).index("code"), 1] > 0
+        assert found[i, 0] == pytest.approx(changes["loss/web"] / 0.01)
+        assert found[i, 1] == pytest.approx(changes["loss/code"] / 0.02)
+    assert found[by_share(decision).index("code"), 1] < 0
     # A target without a unit has no number, and no tile.
-    bare = better_per_point(decision, targets, {"loss/web": 0.01})
+    bare = change_per_point(decision, targets, {"loss/web": 0.01})
     assert np.isnan(bare[:, 1]).all()
     figure = plots.interactions(decision, targets, units={"loss/web": 0.01})
     assert [text.get_text() for text in figure.axes[0].texts].count("?") == 3

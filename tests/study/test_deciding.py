@@ -63,6 +63,17 @@ class TestObjective:
         uniform = named.baselines["uniform"].forecast.targets["loss/code"].value
         assert named.forecast.targets["loss/code"].value <= uniform + 0.01 + 1e-6
 
+    def test_forecasts_of_repeated_data_are_those_of_the_decision(self, study_of):
+        books = "baselines: {books: {web: 0.1, code: 0.1, books: 0.8}}\n"
+        study = study_of(TOKENS.replace("2e9", "2e10") + OBJECTIVE + books)
+        forecast = study.optimize().baselines["books"].forecast
+        assert forecast.epochs["books"] == pytest.approx(32)
+        (found,) = study.predict([forecast.mixture])
+        for target, (value, half_width) in found.items():
+            expected = forecast.targets[target]
+            assert value == pytest.approx(expected.value, rel=1e-12)
+            assert half_width == pytest.approx(expected.half_width, rel=1e-12)
+
     def test_scores_are_reached_through_links(self, study_of):
         study = study_of(TOKENS + "objective: {score/quiz: 1}\nfit: {chance: {score/quiz: 0.25}}\n")
         decision = study.optimize()

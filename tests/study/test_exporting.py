@@ -158,7 +158,7 @@ class TestSchedules:
 
 class TestNames:
     def test_names_of_domains_that_are_paths_stay_in_the_config(self, tmp_path):
-        names = ("../../up", "/root", "a=b", "new\nline")
+        names = ("../../up", "/root", "a=b", "new, line")
         shares = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]
         rows = [
             {f"weight/{n}": s for n, s in zip(names, row, strict=True)} | {"loss/web": 2.0 + i}

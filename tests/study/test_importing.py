@@ -275,10 +275,10 @@ class TestTheFirstStudyFile:
         study = self.load(tmp_path, RunTable.from_rows(rows))
         assert (study.scale.num_params, study.scale.train_tokens) == (1_000_000, None)
 
-    def test_names_may_hold_anything(self, tmp_path):
-        names = ("a: b", "x\nobjective: {}", "- #c", "'q\"", "yes", "1.5", "ünï")
+    def test_names_may_hold_anything_that_is_seen(self, tmp_path):
+        names = ("a: b", "x}, objective: {", "- #c", "'q\"", "yes", "1.5", "ünï")
         rows = [{f"weight/{n}": 1 / 7 for n in names} | {f"loss/{n}": 2.0 for n in names}]
-        rows.append(rows[0] | {"score/\nbad: 1": 0.5})
+        rows.append(rows[0] | {"score/bad: 1": 0.5})
         study = self.load(tmp_path, RunTable.from_rows(rows))
         assert tuple(study.config.domains) == names
         assert list(study.config.objective.weights) == [f"loss/{n}" for n in names]

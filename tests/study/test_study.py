@@ -268,17 +268,6 @@ def test_predict_agrees_with_the_decision(trained_study):
     assert smaller != forecast
 
 
-def test_forecasts_of_repeated_data_agree_too(trained_study):
-    edit(trained_study, "max_epochs: 4", "max_epochs: 4000")
-    edit(trained_study, "train_tokens: 1920", "train_tokens: 1920000")
-    study = Study(trained_study)
-    decision = study.optimize()
-    assert max(decision.forecast.epochs.values()) > 2
-    (forecast,) = study.predict([decision.recommended])
-    for target, interval in decision.forecast.targets.items():
-        assert forecast[target] == pytest.approx((interval.value, interval.half_width))
-
-
 def test_a_failed_run_is_kept_told_and_left_out(trained_study):
     study = Study(trained_study)
     spec = next(s for s in study.design() if s.label == "m03" and s.size == "3k")

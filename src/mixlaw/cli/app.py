@@ -31,7 +31,8 @@ app = typer.Typer(
     your own trainer  mixlaw design my-study --export-to TRAINER --out configs
     """,
     epilog="""
-    mixlaw COMMAND --help has examples; --json and --debug go with every command.
+    mixlaw COMMAND --help has examples. With --json a command prints one JSON
+    document on stdout; an error is one on stderr. --debug shows where an error is.
     mixlaw --install-completion, once, completes names in your shell; --version.
     Exit codes: 0 done, 1 error to mend, 2 wrong usage, 70 bug, 130 interrupted.
     """,
@@ -59,7 +60,7 @@ begin(
     "mixlaw import runs.csv",
     "mixlaw import runs.csv --into imported",
     "mixlaw import runs.csv --rename 'books=novels' --into renamed",
-    "mixlaw import wandb://team/project --mixture 'config.mixture.*' --into my-study",
+    "mixlaw import wandb://team/project --mixture 'mix.*' --into my-study",
     "mixlaw import logs/ --design configs --into my-study",
     name="import",
 )

@@ -71,7 +71,7 @@ Track = Annotated[
 ]
 
 
-def answer(data: Any, as_json: bool, human: Callable[[], None]) -> None:
+def answer(data: Any, as_json: bool, human: Callable[[], object]) -> None:
     """JSON alone, or a picture for people."""
     if as_json:
         terminal.data(data)

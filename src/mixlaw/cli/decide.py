@@ -141,8 +141,8 @@ def report(
         typer.Option(
             min=0,
             metavar="N",
-            help="Refits whose disagreement the page shows when a mixture is moved; 0: none; "
-            "default: 200.",
+            help="Refits to resampled runs, of which the page says how many agree that another "
+            "mixture is better; 0: none; default: 200.",
         ),
     ] = None,
     out: Annotated[
@@ -165,8 +165,15 @@ def report(
     from mixlaw.report import write_report
     from mixlaw.study import Study
 
-    with working("drawing the report"):
-        path = write_report(Study(study))
+    given = {} if draws is None else {"draws": draws}
+    with working("drawing the report" if draws == 0 else "refitting and drawing the report"):
+        path = write_report(Study(study), path=out, **given)
     if opened:
         typer.launch(path.resolve().as_uri())
-    answer({"report": str(path)}, as_json, lambda: line(f"wrote {path}: open it in a browser"))
+
+    def shown() -> None:
+        line(f"wrote {path}")
+        if not opened:
+            line(f"open it in a browser, without a network too: {path.resolve().as_uri()}")
+
+    answer({"report": str(path)}, as_json, shown)

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import typer
@@ -76,7 +75,7 @@ def run(arguments: Sequence[str], *, debug: bool = False, as_json: bool = False)
         failed = error
     code, message = explained(failed)
     if debug and failed.__traceback__ is not None:
-        traceback.print_exception(failed, file=sys.stderr)
+        terminal.traceback(failed)
     if as_json:
         told = {"kind": type(failed).__name__, "message": message, "exit_code": code}
         print(json.dumps({"error": told}), file=sys.stderr)

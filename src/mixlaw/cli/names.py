@@ -53,7 +53,7 @@ LISTS: dict[str, Callable[[], tuple[str, ...]]] = {
 
 
 def one_of(known: Callable[[], tuple[str, ...]]) -> Callable[[str], list[str]]:
-    """Completes one of a list of names."""
+    """Completes one of a list of names, all of them our own."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in known() if name.startswith(incomplete)]
@@ -79,33 +79,46 @@ def studies(incomplete: str) -> list[str]:
 
 def _entries(folder: Path) -> Iterator[Path]:
     try:
-        yield from folder.iterdir()
+        yield from (path for path in folder.iterdir() if _harmless(path.name))
     except OSError:  # a folder that cannot be read has no completions
         return
+
+
+def _harmless(name: str) -> bool:
+    """Whether a shell may be given a name that is not ours: zsh evaluates what it is offered, a
+    line break makes two completions of one, and other codes move the cursor."""
+    return name.isprintable() and not _EVALUATED & set(name)
+
+
+_EVALUATED = frozenset("\\\"'`$")
 
 
 def shares(ctx: typer.Context, incomplete: str) -> list[str]:
     """The next "domain=" of a mixture, after the commas so far."""
     before, comma, start = incomplete.rpartition(",")
     used = {part.partition("=")[0] for part in before.split(",")}
-    domains = [name for name in _domains(ctx) if name not in used and name.startswith(start)]
-    return [f"{before}{comma}{name}=" for name in domains]
+    return [
+        f"{before}{comma}{name}="
+        for name in _domains(ctx)
+        if name not in used and name.startswith(start) and _harmless(name)
+    ]
 
 
 def baselines(ctx: typer.Context, incomplete: str) -> list[str]:
     """Mixtures that a study compares with: the two that all have, and its own."""
     own = _study(ctx).get("baselines")
-    names = ["natural", "uniform", *(own if isinstance(own, dict) else ())]
-    return [name for name in names if name.startswith(incomplete)]
+    names = ["natural", "uniform", *(map(str, own) if isinstance(own, dict) else ())]
+    return [name for name in names if name.startswith(incomplete) and _harmless(name)]
 
 
 def _study(ctx: typer.Context) -> dict:
     """What the study file of the command line says, {} where it says nothing yet."""
     import yaml
 
-    given = ctx.params.get("study")
+    # An option that waits for its value ends the parsing; what came before it is in `args`.
+    given = ctx.params.get("study") or next(iter(ctx.args), "")
     try:
-        path = Path(given or "")
+        path = Path(given)
         file = path if path.suffix in (".yaml", ".yml") else path / "study.yaml"
         said = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):  # a half-written study: nothing to complete

@@ -21,7 +21,7 @@ from mixlaw.cli.terminal import GAP, Terminal
 
 EVERYWHERE = "On every command"
 DEBUG = "Show the traceback of an error; so does MIXLAW_DEBUG=1."
-JSON = "Print one JSON document, and nothing else; an error is JSON on stderr."
+JSON = "Print one JSON document; an error is one on stderr."
 MOST_NAMES = 30
 """Cells that the names of options may take; what they mean has the rest."""
 
@@ -43,7 +43,7 @@ class Story(TyperGroup):
 def _drawn(page: RenderableType) -> str:
     console = Terminal()  # of now: tests and docs say how wide it is
     with console.capture() as captured:
-        console.print(page)
+        console.print(page, crop=False)
     text = captured.get()
     return "\n".join(line.rstrip() for line in text.strip("\n").split("\n")) + "\n"
 
@@ -57,7 +57,7 @@ def _page(command: TyperCommand, ctx: typer.Context) -> RenderableType:
         text = _with_lists(getattr(param, "help", None) or "")
         if param.param_type_name == "argument":
             name = param.metavar or (param.name or "").upper()
-            usage.append(name if param.required else f"[{name}]")
+            usage.append(name)
             groups["Arguments"].append((name.strip("[]."), text))
             continue
         group = getattr(param, "rich_help_panel", None) or "Options"
@@ -93,15 +93,16 @@ def _rows(title: str, rows: Iterable[tuple[str, str]], least: int = 0) -> Render
     fitting = [len(name) for name, _ in rows if len(name) <= MOST_NAMES]
     table = Table.grid(padding=(0, GAP, 0, 0))
     table.add_column(width=max([least, *fitting]))
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, text in rows:
         table.add_row(Text(name, "cyan"), Text(text))
     return Group(Text(title, "bold"), Padding(table, (0, 0, 0, GAP)))
 
 
 def _lines(title: str, lines: Iterable[str]) -> RenderableType:
-    text = Text("\n").join(Text(line, no_wrap=True) for line in lines)
-    return Group(Text(title, "bold"), Padding(text, (0, 0, 0, GAP)))
+    """A heading, and lines to copy: whole, whatever the width."""
+    whole = (Text(" " * GAP + line, no_wrap=True, overflow="ignore") for line in lines)
+    return Group(Text(title, "bold"), *whole)
 
 
 def _story(group: TyperGroup, ctx: typer.Context) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ def status(found: dict[str, Any]) -> None:
     if found["export"]:
         line(f"the mixture for your trainer: {found['export']}")
     following = found["next"]
-    line(f"next: mixlaw {following} {found['folder']}" if following else "all done")
+    name = shlex.quote(found["folder"])
+    line(f"next: mixlaw {following} {name}" if following else "all done")
 
 
 def design(specs: Sequence[RunSpec]) -> None:

@@ -23,9 +23,9 @@ from mixlaw.report.words import (
 )
 
 if TYPE_CHECKING:
-    from mixlaw.study import Study
     from mixlaw.optimize import Decision, Interval
     from mixlaw.optimize.pareto import ParetoFront
+    from mixlaw.study import Study
     from mixlaw.study.verification import Verification
 
 MOST_TARGETS = 3
@@ -86,7 +86,7 @@ def decision(found: Decision, *, everything: bool = False) -> None:
         for target in targets
     }
     title = scale_text(found.num_params, found.train_tokens, found.level)
-    forecast_table("forecast (weight)", list(everyone), rows, title)
+    forecast_table("forecast (weight)", list(everyone), rows, f"\n{title}")
     if everything:
         _sensitivities(found)
         _other_scales(found)
@@ -138,7 +138,7 @@ def _following(study: Study, found: Decision) -> dict[str, str]:
         commands[f"mixlaw verify {name}"] = "train it, and the baselines"
     to = "" if study.config.export.to else " --to TRAINER"
     commands[f"mixlaw export {name}{to}"] = "hand it to your trainer"
-    commands[f"mixlaw report {name}"] = "the evidence, and other mixtures"
+    commands[f"mixlaw report {name}"] = "evidence, other mixtures"
     return commands
 
 
@@ -230,7 +230,7 @@ def front(found: ParetoFront) -> None:
         for values, mixture in zip(found.values, found.mixtures, strict=True)
     ]
     title = "no mixture is better in all objectives than one of these"
-    table([*found.objectives, *domains], rows, title=title)
+    table([*found.objectives, *(f"share of {domain}" for domain in domains)], rows, title=title)
 
 
 def verification(found: Verification) -> None:

@@ -22,7 +22,7 @@ SPLITS = {"scale": "new scale", "mixture": "new mixtures"}
 MOST_COMPARED, MOST_LAWS, MOST_TARGETS = 3, 6, 15
 MOST_WEAK = 4
 
-WORDS = {0.25: "well", 0.5: "fairly well", 0.8: "poorly", 1.0: "hardly better than the mean would"}
+WORDS = {0.3: "well", 0.5: "fairly well", 0.8: "poorly", 1.0: "hardly better than the mean would"}
 """Most of the error of predicting the mean -> what to call it."""
 USELESS = "no better than the mean would"
 WEAK = 0.5
@@ -105,15 +105,15 @@ def _widths(study: Study, half_widths: Mapping[str, tuple[float, float]]) -> str
     level = f"{study.config.fit.level:.0%} intervals"
     if not np.isfinite(found[-1]):
         return f"{where}: the runs cannot tell how wide {level} are there"
-    ends = f"{found[0]:.4f}" if len(found) == 1 else f"{found[0]:.4f} to {found[-1]:.4f}"
-    return f"{where}: {level} of ± {ends}, by target"
+    ends = f"{found[0]:.4f}" if len(found) == 1 else f"{found[0]:.4f} to ±{found[-1]:.4f}"
+    return f"{where}: {level} of ±{ends}, by target"
 
 
 def _weak(fitted: FittedLaws) -> str:
     """Targets that the law predicts badly, worst first."""
     scores = fitted.cross_validation.scores[fitted.law]["mixture"]
-    ratio = scores.mae / scores.mae_of_mean
-    order = np.argsort(-ratio, kind="stable").tolist()
+    ratio = (scores.mae / scores.mae_of_mean).tolist()
+    order = sorted(range(len(ratio)), key=lambda t: -ratio[t])
     weak = [f"{fitted.targets[t]} ({percent(ratio[t])})" for t in order if ratio[t] > WEAK]
     if weak:
         return f"{listing(weak, MOST_WEAK)}, in brackets the share of the mean's error"

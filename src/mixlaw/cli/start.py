@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def init(
 
     def shown() -> None:
         terminal.line(f"wrote {path}: name your domains and paths in it, then:")
-        terminal.command(f"mixlaw status {folder}")
+        terminal.command(f"mixlaw status {shlex.quote(str(folder))}")
 
     answer({"study": str(path), "next": "status"}, as_json, shown)
 
@@ -53,7 +54,7 @@ def status(study: StudyPath, as_json: Json = False) -> None:
 
 def demo(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="For the demo study; default: demo-study.")
+        Path, typer.Argument(metavar="[FOLDER]", help="For the demo study; default: demo-study.")
     ] = Path("demo-study"),
     short: Annotated[bool, typer.Option("--short", help="About a minute, less exact.")] = False,
     continual: Annotated[

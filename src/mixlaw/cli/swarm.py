@@ -1,4 +1,4 @@
-"""Commands on the runs to learn from: `mixlaw plan`, `corpus`, `design`, `train`, `work`, `edit`."""
+"""Commands on the runs to learn from: `mixlaw plan`, `corpus`, `design`, `train`, ..., `edit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixlaw.cli.arguments import (
     launch_of,
 )
 from mixlaw.cli.names import one_of, studies, trainers
-from mixlaw.cli.terminal import data, plain, working
+from mixlaw.cli.terminal import data, note, plain, working
 from mixlaw.errors import StudyError, TrainError
 
 WITHOUT = "Without a study"
@@ -136,18 +136,18 @@ def design(
     if (export_to is None) != (out is None):
         raise StudyError("--export-to writes configs into the folder --out; give both")
     opened = Study(study)
-    with working("choosing runs"):
-        if out is not None:
-            written = opened.export_design(out, export_to, count=following)
-        elif following is not None:
-            found = opened.ask(following)
-        else:
-            specs = opened.design()
+    choosing = working("choosing runs")
     if out is not None:
+        with choosing:
+            written = opened.export_design(out, export_to, count=following)
         answer(written.to_dict(), as_json, lambda: show_interop.planned(written))
     elif following is not None:
+        with choosing:
+            found = opened.ask(following)
         answer(found.to_dict(), as_json, lambda: show_plans.plan(found))
     else:
+        with choosing:
+            specs = opened.design()
         answer([spec.to_dict() for spec in specs], as_json, lambda: show.design(specs))
 
 
@@ -178,7 +178,9 @@ def train(
     opened = Study(study)
     if print_commands:
         commands = opened.train_commands(workers or opened.config.launch.workers or 1)
-        answer(commands, as_json, lambda: plain("\n".join(commands)))
+        answer(commands, as_json, lambda: [plain(command) for command in commands])
+        if not commands:
+            note("nothing is left to train")
         return
     launch = launch_of(opened, launcher, workers, track)
     with swarm_view() as view:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -19,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mixlaw.cli.terminal import GAP, err, error
+from mixlaw.cli.terminal import GAP, err, moves, shown
 
 if TYPE_CHECKING:
     from mixlaw.claims import Heartbeat, RunStatus, WorkStatus
@@ -36,15 +35,11 @@ FRAME_LINES = 6
 
 @contextlib.contextmanager
 def swarm_view(console: Console = err) -> Iterator[SwarmView]:
-    """Shows progress until the block ends; Ctrl-C becomes exit code 130 and how to go on."""
+    """Shows progress until the block ends."""
     view = SwarmView(console)
     live = Live(view, console=console, refresh_per_second=4, transient=True)
-    try:
-        with live if console.is_terminal else contextlib.nullcontext(), _log_as_notes(view):
-            yield view
-    except KeyboardInterrupt:
-        error("stopped; run the same command to go on from the last checkpoint")
-        raise typer.Exit(130) from None
+    with live if moves(console) else contextlib.nullcontext(), _log_as_notes(view):
+        yield view
 
 
 @contextlib.contextmanager
@@ -77,7 +72,7 @@ class SwarmView:
             worker: self._speeds.get(worker, _Speed()).at(seconds, work)
             for worker, work in working.items()
         }
-        if not self._console.is_terminal and seconds >= self._next_line:
+        if not moves(self._console) and seconds >= self._next_line:
             self._next_line = seconds + LINE_SECONDS
             share = f"{now.share_done:.1%}".replace("%", " %")
             self._console.print(
@@ -86,7 +81,7 @@ class SwarmView:
 
     def note(self, text: str) -> None:
         """Say something above the view, on stderr. May be called from any thread."""
-        self._console.print(Text.assemble(("note: ", "yellow"), text), soft_wrap=True)
+        self._console.print(Text.assemble(("note: ", "yellow"), shown(text)), soft_wrap=True)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._now is None:
@@ -148,14 +143,14 @@ class _Row:
 
     @classmethod
     def of_stack(cls, beat: Heartbeat, work: WorkStatus, seconds_left: float) -> _Row:
-        return cls(work.runs, work, seconds_left, beat.host.partition(".")[0])
+        return cls(work.runs, work, seconds_left, shown(beat.host.partition(".")[0]))
 
     def split(self) -> list[_Row]:
         return [_Row((run,), self.work, self.seconds_left, self.host) for run in self.runs]
 
     def name(self, width: int = MOST_NAME) -> str:
         """The first label, cut to fit, and how many more there are."""
-        label, more = self.runs[0].label, len(self.runs) - 1
+        label, more = shown(self.runs[0].label), len(self.runs) - 1
         end = f" + {more} more" if more else ""
         if cell_len(label + end) > width:
             label = set_cell_size(label, max(width - 1 - cell_len(end), 1)) + "…"

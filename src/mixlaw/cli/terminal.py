@@ -12,18 +12,21 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from traceback import format_exception
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from mixlaw.names import JOINERS
 
 FIRST_COLUMN = 24
 """What the first column of a table may always have, in characters; longer names are folded."""
 GAP = 2
 _NUMBER = re.compile(r"[+\-±]? ?\.?\d")
+_WORD = re.compile(r"\s*\S+\s*")
 
 
 class ReaderGone(Exception):
@@ -54,15 +57,20 @@ out = Terminal()
 err = Terminal(stderr=True)
 
 
+def moves(console: Console) -> bool:
+    """Whether a line may be drawn over: it takes escape codes, as colours do."""
+    return console.is_terminal and not console.is_dumb_terminal and console.color_system is not None
+
+
 def data(found: Any) -> None:
     """One JSON document, and nothing else, on standard output."""
     plain(json.dumps(found, indent=1, allow_nan=False))
 
 
 def plain(text: str) -> None:
-    """Text for other programs: as it is, whatever the width."""
+    """Text for other programs, whatever the width: as it is, but for escapes in a terminal."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write((shown(text) if out.is_terminal else text) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _gone()
@@ -71,9 +79,12 @@ def plain(text: str) -> None:
 def shown(text: object) -> str:
     """Text of which every character has its place: others are shown as escapes."""
     return "".join(
-        c if c.isprintable() or c == "\n" else " " if c in "\xa0\u3000" else _escaped(c)
+        c if c.isprintable() or c in _KEPT else " " if c in "\xa0\u3000" else _escaped(c)
         for c in str(text)
     )
+
+
+_KEPT = "\n" + JOINERS
 
 
 def _escaped(char: str) -> str:
@@ -82,6 +93,16 @@ def _escaped(char: str) -> str:
 
 def error(message: str) -> None:
     say(Text.assemble(("error: ", "bold red"), shown(message)), err)
+
+
+def traceback(failed: BaseException) -> None:
+    """Where an error was raised."""
+    err.print(Text(shown("".join(format_exception(failed)))), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Beside an answer that other programs read."""
+    say(Text.assemble(("note: ", "yellow"), shown(text)), err)
 
 
 def line(text: str) -> None:
@@ -93,12 +114,31 @@ def command(text: str) -> None:
     out.print(Text(f"  {shown(text)}"), soft_wrap=True)
 
 
-def say(text: Text, console: Console = out) -> None:
-    """A line of words, wrapped at spaces in a terminal; whole where other programs read it."""
-    if console.is_terminal:
-        console.print(text, overflow="ignore", crop=False)
-    else:
+def say(text: Text, console: Console = out, *, indent: int = 0) -> None:
+    """A line of words, wrapped at spaces in a terminal; whole where other programs read it.
+
+    Args:
+        indent: cells that all lines but the first are moved by.
+    """
+    if not console.is_terminal:
         console.print(text, soft_wrap=True)
+        return
+    # Unlike rich we leave a word whole that no line holds: the terminal breaks it, a copy has all.
+    for k, part in enumerate(text.divide(_breaks(text.plain, console.width, indent))):
+        part.rstrip()
+        console.print(Text.assemble(" " * indent if k else "", part), soft_wrap=True)
+
+
+def _breaks(text: str, width: int, indent: int) -> list[int]:
+    """Where lines after the first begin."""
+    found, used = [], 0
+    for word in _WORD.finditer(text):
+        if used and used + cell_len(word[0].rstrip()) > width:
+            found.append(word.start())
+            used = indent
+        last = word[0].rpartition("\n")[-1]
+        used = cell_len(last) + (used if last == word[0] else 0)
+    return found
 
 
 def step(number: int, title: str) -> None:
@@ -120,13 +160,11 @@ def heading(text: str) -> None:
     say(Text(shown(text), "bold"))
 
 
-def headed(
-    text: str, points: Mapping[str, Sequence[str]], following: Mapping[str, str]
-) -> None:
+def headed(text: str, points: Mapping[str, Sequence[str]], following: Mapping[str, str]) -> None:
     """An answer: its sentence, what there is to say of it, and what to do next.
 
     Args:
-        points: word -> one or more sentences.
+        points: word -> one or more sentences, each wrapped beside it.
         following: command -> what it gives.
     """
     heading(text)
@@ -134,15 +172,16 @@ def headed(
     width = max(map(cell_len, [*points, _NEXT])) + GAP
     for word, sentences in points.items():
         for k, sentence in enumerate(sentences):
-            _point(word if k == 0 else "", Text(shown(sentence)), width)
+            label = (" " * GAP + (word if k == 0 else "").ljust(width), "cyan")
+            say(Text.assemble(label, shown(sentence)), indent=GAP + width)
     longest = max(map(cell_len, following), default=0)
     for k, (typed, gives) in enumerate(following.items()):
-        label = Text((_NEXT if k == 0 else "").ljust(width), "cyan")
+        label = (" " * GAP + (_NEXT if k == 0 else "").ljust(width), "cyan")
         typed = shown(typed)
         pad = " " * (longest - cell_len(typed))
-        found = Text.assemble(" " * GAP, label, typed, (f"{pad}  # {gives}", "dim"))
+        found = Text.assemble(label, typed, (f"{pad}  # {gives}", "dim"))
         if cell_len(found.plain) > out.width:  # the command alone, to be copied whole
-            found = Text.assemble(" " * GAP, label, typed)
+            found = Text.assemble(label, typed)
         out.print(found, soft_wrap=True)
     out.print()
 
@@ -150,24 +189,10 @@ def headed(
 _NEXT = "next"
 
 
-def _point(word: str, sentence: Text, width: int) -> None:
-    """A sentence beside its word, which a terminal wraps below itself."""
-    label = Text(word.ljust(width), "cyan")
-    if not out.is_terminal:
-        say(Text.assemble(" " * GAP, label, sentence))
-        return
-    row = Table.grid()
-    row.add_column(width=width, no_wrap=True)
-    row.add_column(overflow="fold")
-    row.add_row(label, sentence)
-    out.print(Padding(row, (0, 0, 0, GAP)))
-
-
 @contextlib.contextmanager
 def working(text: str) -> Iterator[None]:
     """Says in a terminal what takes a while, until it is done; nothing elsewhere."""
-    moving = err.is_terminal and not err.is_dumb_terminal and err.color_system is not None
-    with err.status(Text(f"{shown(text)} ...")) if moving else contextlib.nullcontext():
+    with err.status(Text(f"{shown(text)} ...")) if moves(err) else contextlib.nullcontext():
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import heapq
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixlaw.errors import CorpusError, MissingExtraError
+from mixlaw.files import parse_json
 
 UNKNOWN_LICENSE = "unknown"
 
@@ -166,10 +166,10 @@ def _read_jsonl(file: Path, name: str) -> Iterator[Document]:
 
 def _parse_json(line: bytes, where: str) -> Any:
     try:
-        return json.loads(_decode(line, where))
-    except json.JSONDecodeError as error:
+        return parse_json(_decode(line, where))
+    except ValueError as error:
         raise CorpusError(
-            f"{where} is not JSON ({error.msg} at column {error.colno}): {line[:60]!r}; "
+            f"{where} is not JSON ({error}): {line[:60]!r}; "
             "each line must be one object with a field 'text'"
         ) from error
 

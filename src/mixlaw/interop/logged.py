@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from mixlaw.errors import RunTableError
 from mixlaw.runs import DONE
 
 STEPS = "_step"
@@ -126,17 +127,28 @@ class Importer(Protocol):
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one mapping, keys joined by dots; lists stay as they are, JSON text that
-    is a mapping is opened."""
-    flat: dict[str, Any] = {}
+    is a mapping is opened.
+
+    Raises: RunTableError: they are nested deeper than any that are meant.
+    """
+    try:
+        return dict(_flat(settings, prefix))
+    except RecursionError:
+        raise RunTableError(
+            f"the settings {', '.join(map(str, settings))[:60]!r} of a run are nested too deeply; "
+            "is the file damaged?"
+        ) from None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if isinstance(value, str) and value.lstrip().startswith("{"):
             value = _opened(value)
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
+            yield from _flat(value, f"{name}.")
         else:
-            flat[name] = value
-    return flat
+            yield name, value
 
 
 def _opened(text: str) -> Any:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixlaw.errors import ExportError, MixlawError
 from mixlaw.mixture import Mixture
 
@@ -29,15 +27,14 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise
     except (
         *(OSError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError),
-        *(SyntaxError, yaml.YAMLError, MixlawError),
+        *(SyntaxError, RecursionError, MemoryError, MixlawError),  # of nesting, the latter two
     ) as error:
         raise ExportError(f"{path} is not {what}: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, RecursionError | MemoryError):
+        return "it is nested too deeply"
     if isinstance(error, KeyError):
         return f"it has no {error.args[0]!r} where one is looked for"
     if isinstance(error, TypeError | AttributeError | IndexError | ZeroDivisionError):

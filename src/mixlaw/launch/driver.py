@@ -18,6 +18,7 @@ from typing import Any
 
 from mixlaw.claims import WORKERS, Heartbeat, Watch
 from mixlaw.errors import StorageError, TrainError
+from mixlaw.files import parse_json
 from mixlaw.launch.work import (
     Launcher,
     Outcome,
@@ -170,7 +171,7 @@ def read_swarm(url: str) -> tuple[Trainable, list[RunSpec]]:
             "study (its runs/) after `mixlaw train` has begun there"
         )
     with readable(f"the {SWARM_FILE} of {url}"):
-        data: dict[str, Any] = json.loads(content)
+        data: dict[str, Any] = parse_json(content)
         # The folder may be mounted elsewhere on this machine.
         swarm = swarm_from_dict({**data["swarm"], "runs": str(url)})
         return swarm, [RunSpec.from_dict(spec) for spec in data["specs"]]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from mixlaw import errors
 from mixlaw.errors import MissingExtraError, MixlawError, StorageError, TrainError
+from mixlaw.files import parse_json
 from mixlaw.runs import RunSpec
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Work:
     def from_json(cls, text: str | bytes) -> Work:
         """Raises: TrainError: not written by `to_json`, or the swarm's class is not found here."""
         with readable("this work"):
-            data = json.loads(text)
+            data = parse_json(text)
             stack = tuple(RunSpec.from_dict(spec) for spec in data["stack"])
             return cls(swarm_from_dict(data["swarm"]), stack)
 
@@ -115,7 +116,7 @@ class Outcome:
     @classmethod
     def from_json(cls, text: str | bytes) -> Outcome:
         """Raises: ValueError, KeyError: not written by `to_json`, or only half."""
-        data = json.loads(text)
+        data = parse_json(text)
         if "kind" not in data:
             return cls(data["reason"])
         return cls(data["reason"], getattr(errors, data["kind"])(*data["given"]))

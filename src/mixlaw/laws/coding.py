@@ -1,4 +1,4 @@
-"""Arrays as text for a page, and the rounding of refits to one byte a number.
+"""Arrays as text for a page, and the rounding of refits to one character a number.
 
 The page reads them back with `mixlaw.array` (portable.js), which gives the very same doubles.
 """
@@ -16,8 +16,17 @@ from mixlaw.errors import FitError
 DTYPES: Mapping[str, str] = {"f64": "<f8", "f32": "<f4", "i8": "i1", "u8": "u1", "u16": "<u2"}
 """Name in a page -> little-endian numpy type."""
 
-STEPS, MOST_STEPS = 110, 127
+STEPS, MOST_STEPS = 60, 70
 """A refit's number is at most so many steps from the middle, and so many after compensation."""
+
+PLAIN = "".join(chr(code) for code in range(35, 127) if chr(code) not in "&<>\\")
+"""The ASCII that neither JSON nor a page must escape: one byte each in a file."""
+
+RARE = "".join(map(chr, range(0xC0, 0xC0 + 2 * MOST_STEPS + 1 - len(PLAIN))))
+"""Letters of two bytes, for the few steps that are farther than 44 from the middle."""
+
+LETTERS = (RARE[:26] + PLAIN + RARE[26:]).encode("utf-16-le")
+"""What stands for -70, -69 ... 70 steps."""
 
 RIDGE = 1e-5
 """What a step in any direction costs at least, as a share of what one costs on average."""
@@ -30,6 +39,14 @@ they are alike."""
 def coded(array: np.ndarray, dtype: str = "f64") -> dict[str, str]:
     """An array, row by row, as {dtype: base64}; see `DTYPES`."""
     return {dtype: base64.b64encode(np.asarray(array, DTYPES[dtype]).tobytes()).decode()}
+
+
+def shortened(numbers: np.ndarray) -> tuple[dict[str, str], np.ndarray]:
+    """Doubles without their last 16 bits, some 1e-11 of their size: coded for the page, and what
+    that gives back."""
+    bits = np.asarray(numbers, "<f8").view("<u8") + 0x8000 & ~np.uint64(0xFFFF)
+    top = np.ascontiguousarray(bits)[..., None].view("u1").reshape(*np.shape(numbers), 8)[..., 2:]
+    return {"f48": base64.b64encode(top.tobytes()).decode()}, bits.view("<f8")
 
 
 def rounded(numbers: np.ndarray, blocks: Sequence[Block] = ()) -> tuple[dict[str, Any], np.ndarray]:
@@ -56,7 +73,12 @@ def rounded(numbers: np.ndarray, blocks: Sequence[Block] = ()) -> tuple[dict[str
                 "give points with every count that the laws read"
             )
         integers[:, columns] = _together(wanted[:, columns], slopes * step[columns])
-    data = {**coded(integers, "i8"), "middle": coded(middle, "f32"), "step": coded(step, "f32")}
+    letters = np.frombuffer(LETTERS, "<u2")[integers.astype(int) + MOST_STEPS]
+    data: dict[str, Any] = {"letters": letters.tobytes().decode("utf-16-le")}
+    data |= {
+        "middle": coded(middle, "f32"),
+        "step": coded(step, "f32"),
+    }
     return data, middle + step * integers
 
 

@@ -10,14 +10,37 @@ const mixlaw = (() => {
     f64: Float64Array, f32: Float32Array, i8: Int8Array, u8: Uint8Array, u16: Uint16Array,
   };
 
-  /* The array of {type: base64}, with "middle" and "step" the refits of coding.py. */
+  /* The array of {type: base64}, or the refits of coding.py. */
   const array = (coded) => {
+    if ("letters" in coded) return refits(coded);
+    if ("f48" in coded) return lengthened(coded.f48);
     const type = Object.keys(TYPES).find((name) => name in coded);
     const bytes = Uint8Array.from(atob(coded[type]), (char) => char.charCodeAt(0));
-    const numbers = Float64Array.from(new TYPES[type](bytes.buffer));
-    if (!coded.step) return numbers;
+    return Float64Array.from(new TYPES[type](bytes.buffer));
+  };
+
+  /* Doubles without their last two bytes; coding.py, shortened. */
+  const lengthened = (text) => {
+    const bytes = atob(text), whole = new Uint8Array((bytes.length / 6) * 8);
+    for (let k = 0; k < bytes.length; k++) {
+      whole[Math.floor(k / 6) * 8 + 2 + (k % 6)] = bytes.charCodeAt(k);
+    }
+    return new Float64Array(whole.buffer);
+  };
+
+  /* Steps from the middle by code of the letter; coding.py, LETTERS. */
+  const STEPS = new Int8Array(0x100);
+  let step = -70;
+  for (let code = 0xc0; code < 0xc0 + 26; code++) STEPS[code] = step++;
+  for (let code = 35; code < 127; code++) {
+    if (!"&<>\\".includes(String.fromCharCode(code))) STEPS[code] = step++;
+  }
+  for (let code = 0xc0 + 26; step <= 70; code++) STEPS[code] = step++;
+
+  const refits = ({ letters, ...coded }) => {
     const middle = array(coded.middle), step = array(coded.step), width = step.length;
-    return numbers.map((integer, k) => middle[k % width] + step[k % width] * integer);
+    return Float64Array.from({ length: letters.length }, (_, k) =>
+      middle[k % width] + step[k % width] * STEPS[letters.charCodeAt(k)]);
   };
 
   /* terms.py bounded_exp */

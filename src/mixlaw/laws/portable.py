@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.laws.base import Fitted
-from mixlaw.laws.coding import Block, coded, rounded
+from mixlaw.laws.coding import Block, coded, rounded, shortened
 from mixlaw.laws.link_forms import CURVE_SCRIPTS, Link
 from mixlaw.laws.page_form import Form, NotPortable, Scale
 from mixlaw.laws.points import Points
@@ -47,16 +47,21 @@ class Portable:
 
 
 def portable(
-    laws: Sequence[Fitted], *, scales: Sequence[Scale] = (), around: Points | None = None
+    laws: Sequence[Fitted],
+    *,
+    scales: Sequence[Scale] = (),
+    around: Points | None = None,
+    short: bool = False,
 ) -> Portable:
     """B fitted laws of the same M domains, for a page.
 
     Args:
         laws: of any targets, folds or refits; those of one formula share it.
         scales: where the page will ask, for laws that are worked out scale by scale (nested).
-        around: for refits. Each number is kept in a byte, as a step from the middle of the same
+        around: for refits. Each number is kept as a letter, a step from the middle of the same
             target's laws, and rounded so that the values at these points are kept: give some of
             the trained mixtures at the scales that matter. None: numbers are doubles.
+        short: without the last 16 bits of a double, for laws that need no more.
     Raises:
         NotPortable: a law that a page cannot work out; the message has the remedy.
         FitError: `around` lacks a count that a law reads.
@@ -70,10 +75,13 @@ def portable(
     coded_groups = []
     for (index, _), rows in groups.items():
         numbers = np.stack([np.concatenate(list(_numbers(forms[b]))) for b in rows])
-        data: dict[str, Any] = coded(numbers)
+        data, kept = coded(numbers), None
         if around is not None and len(rows) > 1:
-            data, numbers = rounded(numbers, list(_blocks(forms[rows[0]], numbers, around)))
-            for b, row in zip(rows, numbers, strict=True):
+            data, kept = rounded(numbers, list(_blocks(forms[rows[0]], numbers, around)))
+        elif short:
+            data, kept = shortened(numbers)
+        if kept is not None:
+            for b, row in zip(rows, kept, strict=True):
                 given[b] = _remade(forms[b], iter(row))
         coded_groups.append({"form": index, "rows": _rows(rows), "numbers": data})
     data = {"size": len(laws), "forms": page.forms, "arrays": page.arrays, "groups": coded_groups}

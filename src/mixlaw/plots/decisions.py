@@ -190,11 +190,11 @@ def pulls(decision: Decision) -> dict[str, np.ndarray]:
     return out
 
 
-def better_per_point(
+def change_per_point(
     decision: Decision, targets: Sequence[str], units: Mapping[str, float] | None = None
 ) -> np.ndarray:
-    """(M, T) how much better one more percentage point of each domain makes each target, in units
-    of it; domains in the order of `by_share`, and a target without a finite unit is NaN.
+    """(M, T) what one more percentage point of each domain changes each target by, in units of it;
+    domains in the order of `by_share`, and a target without a finite unit is NaN.
 
     Args:
         units: target -> what counts as one; default: the half width of its interval.
@@ -202,10 +202,14 @@ def better_per_point(
     given = units or {t: decision.forecast.targets[t].half_width for t in targets}
     size = np.array([given.get(target, np.nan) for target in targets], float)
     size[~(np.isfinite(size) & (size > 0))] = np.nan
-    sense = np.array([1.0 if higher_is_better(target) else -1.0 for target in targets])
     found = decision.sensitivities
     changes = [[found[name].targets[t] for t in targets] for name in by_share(decision)]
-    return sense * np.array(changes) / size
+    return np.array(changes) / size
+
+
+def improvement(targets: Sequence[str]) -> np.ndarray:
+    """(T,) the sign of a change for the better: 1 for scores, -1 for losses."""
+    return np.array([1.0 if higher_is_better(target) else -1.0 for target in targets])
 
 
 @styled
@@ -216,7 +220,7 @@ def interactions(
     units: Mapping[str, float] | None = None,
 ) -> Figure:
     """What one more percentage point of each domain does to each target, at the recommended
-    mixture, the others giving in proportion. Blue and above 0: the target gets better.
+    mixture, the others giving in proportion. Blue: the target gets better.
 
     Args:
         targets: the columns; default: all.
@@ -226,7 +230,8 @@ def interactions(
     Raises: MissingExtraError: matplotlib is not installed.
     """
     targets = list(targets or decision.forecast.targets)
-    found = better_per_point(decision, targets, units)
+    found = change_per_point(decision, targets, units)
+    better = improvement(targets) * found
     rows, columns = found.shape
     labels = target_names(targets)
     figure = new_figure(max(WIDTH, 190 + 46 * columns), 60 + 26 * rows + 70)
@@ -235,15 +240,15 @@ def interactions(
     most = float(np.nanmax(np.abs(found))) if np.isfinite(found).any() else 1.0
     # The root lets small effects be seen beside large ones.
     depths = np.sqrt(np.abs(found) / (most or 1.0))
-    draw_tiles(axes, np.where(found > 0, depths, 0), "heat")
-    draw_tiles(axes, np.where(found < 0, depths, 0), "rise")
+    draw_tiles(axes, np.where(better > 0, depths, 0), "heat")
+    draw_tiles(axes, np.where(better < 0, depths, 0), "rise")
     if columns <= MOST_NUMBERED:
         number_tiles(
             axes, {(i, j): tile_text(float(found[i, j])) for i, j in np.ndindex(rows, columns)}
         )
     narrow = columns <= 6 and max(len(name) for name in labels.values()) <= 8
     columns_on_top(axes, [short(labels[target], 18) for target in targets], narrow=narrow)
-    add_legend(figure, [Key("heat", "bar", "better (+)"), Key("rise", "bar", "worse (−)")])
+    add_legend(figure, [Key("heat", "bar", "better"), Key("rise", "bar", "worse")])
     return figure
 
 

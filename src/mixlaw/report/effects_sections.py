@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixlaw import plots
-from mixlaw.plots.decisions import better_per_point, by_share, pulls, tile_text
+from mixlaw.plots.decisions import by_share, change_per_point, improvement, pulls, tile_text
 from mixlaw.plots.evidence import target_noise
 from mixlaw.report.blocks import Picture, Section, Table
 from mixlaw.report.drawn import drawn
@@ -90,17 +90,18 @@ def _spread(facts: Facts, target: str) -> float:
 def _tiles(facts: Facts) -> Picture:
     decision, targets = facts.decision, facts.drawn_targets()
     units, unit = _units(facts, targets)
-    found = better_per_point(decision, targets, units)
+    found = change_per_point(decision, targets, units)
     domains, names = by_share(decision), target_names(targets)
     says = f"Change of each target per point of a domain, in units of {unit}. "
     across = np.array([[not _own(domain, target) for target in targets] for domain in domains])
-    found = np.where(across, found, np.nan)
-    if np.isfinite(found).any():
-        ends = [np.unravel_index(pick(found), found.shape) for pick in (np.nanargmax, np.nanargmin)]
+    better = np.where(across, improvement(targets) * found, np.nan)
+    if np.isfinite(better).any():
+        picks = (np.nanargmax, np.nanargmin)
+        ends = [np.unravel_index(pick(better), better.shape) for pick in picks]
         words = [
             f"{plain(domains[i])} {verb} {plain(names[targets[j]])} most ({tile_text(found[i, j])})"
             for (i, j), verb in zip(ends, ("helps", "hurts"), strict=True)
-            if found[i, j] != 0
+            if better[i, j] != 0
         ]
         says += f"Apart from a domain's own target, {' and '.join(words)}."
     figure = plots.interactions(decision, targets, units=units)

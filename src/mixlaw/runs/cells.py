@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import MixtureError, RunTableError
+from mixlaw.files import parse_json
 from mixlaw.schedule import Schedule
 
 UNITS = {
@@ -56,7 +56,7 @@ def schedule_of(row: Mapping[str, Any], index: int, sum_tolerance: float) -> Sch
     if cell is None or cell == "":
         return None
     try:
-        given = json.loads(cell) if isinstance(cell, str) else cell
+        given = parse_json(cell) if isinstance(cell, str) else cell
     except ValueError as error:
         raise RunTableError(
             f"row {index + 1}: schedule is {cell!r}, which is no JSON ({error}); it must be "

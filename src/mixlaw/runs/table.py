@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import MissingExtraError, MixtureError, RunTableError
-from mixlaw.files import atomic_path, write_text
+from mixlaw.files import atomic_path, parse_json, write_text
 from mixlaw.mixture import SUM_TOLERANCE, Mixture, check_names
+from mixlaw.names import fault
 from mixlaw.runs.cells import (
     UNITS,
     available,
@@ -119,6 +121,11 @@ class RunTable:
             raise RunTableError(
                 f"none of the {len(rows)} rows is of a run with a result; train the runs first"
             )
+        run = strings(rows, "run", lambda i: f"row{i}")
+        label = strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}"))
+        for names in (domains, targets, run.tolist(), label.tolist()):
+            if problem := fault(names):
+                raise RunTableError(problem)
         return cls(
             domains=domains,
             targets=targets,
@@ -129,8 +136,8 @@ class RunTable:
             values=np.stack(
                 [positive(rows, t, or_zero=higher_is_better(t)) for t in targets], axis=1
             ),
-            run=strings(rows, "run", lambda i: f"row{i}"),
-            label=strings(rows, "label", lambda i: str(rows[i].get("run") or f"row{i}")),
+            run=run,
+            label=label,
             role=strings(rows, "role", lambda i: "swarm"),
             status=status,
             seed=np.array([seed_of(row, i) for i, row in enumerate(rows)]),
@@ -162,15 +169,16 @@ class RunTable:
                             "measured empty"
                         )
             elif path.suffix == ".jsonl":
-                lines = path.read_text("utf-8-sig").splitlines()
-                rows = [json.loads(line) for line in lines if line]
+                # Not splitlines: JSON may hold characters that text is broken at, as they are.
+                lines = path.read_text("utf-8-sig").split("\n")
+                rows = [parse_json(line) for line in lines if line.strip()]
             elif path.suffix == ".parquet":
                 rows = _read_parquet(path)
             else:
                 raise RunTableError(
                     f"{path}: unknown kind {path.suffix!r}; use .csv, .jsonl, .parquet"
                 )
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, csv.Error) as error:  # not UTF-8, or no JSON, is a ValueError
             raise RunTableError(f"could not read the run table {path}: {error}") from error
         try:
             return cls.from_rows(rows, sum_tolerance=sum_tolerance)
@@ -213,10 +221,11 @@ class RunTable:
         if not rows:
             raise RunTableError(f"there is no row to write to {path}")
         if path.suffix == ".csv":
-            with atomic_path(path) as temporary, open(temporary, "w", newline="") as handle:
-                writer = csv.DictWriter(handle, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_text(path, text.getvalue())
         elif path.suffix == ".jsonl":
             write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         elif path.suffix == ".parquet":

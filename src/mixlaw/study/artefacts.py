@@ -48,12 +48,12 @@ class Artefacts:
             if not {"mixlaw", "inputs", "basis", "result"} <= data.keys():
                 problem = "it lacks mixlaw's stamp"
             elif SEAL not in data:
-                return None  # of a version that sealed nothing
+                return None  # of a state of mixlaw that sealed nothing
             elif data[SEAL] == _seal(data):
                 return data
             else:
                 problem = "it was changed since it was written"
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             problem = str(error)
         raise StudyError(
             f"{path} is damaged or was not written by mixlaw ({problem}); delete it and run the "

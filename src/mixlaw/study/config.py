@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -16,6 +17,8 @@ from pydantic import (
 )
 
 from mixlaw.errors import MixlawError, StudyError
+from mixlaw.files import parse_yaml
+from mixlaw.names import fault
 from mixlaw.study.continual_config import ContinualConfig
 from mixlaw.study.decision_config import (
     AnObjective,
@@ -157,6 +160,9 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         if self.table is not None:
             self._only_a_table()
+        for names in self._names():
+            if problem := fault(names):
+                raise ValueError(problem)
         if self.table is None and (not self.domains or self.training is None):
             raise ValueError("give domains, sizes and training, or a table of finished runs")
         for section, name, what in (
@@ -195,6 +201,12 @@ class StudyConfig(Section):
         if self.training is not None:
             self._schedules_finish(self.training.sizes)
         return self
+
+    def _names(self) -> Iterator[Iterable[str]]:
+        """The names that this file gives, those together that stand side by side."""
+        yield [*self.domains, *self.validation_only]
+        yield from (self.baselines, self.tradeoffs, self.constraints.groups, self.sizes)
+        yield from (objective.families for objective in (self.objective, *self.tradeoffs.values()))
 
     def _schedules_finish(self, trained: list[str]) -> None:
         """A loss is of a finished schedule: past the warm-up, and with steps of decay."""
@@ -294,8 +306,8 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     Raises: StudyError: no YAML, not a mapping, or a key that is given twice. OSError.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = parse_yaml(path.read_text(encoding="utf-8"), _StrictLoader)
+    except ValueError as error:  # not UTF-8 is one, too
         raise StudyError(f"{path} is not valid YAML: {error}") from error
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlaw.errors import StorageError
 from mixlaw.files import digest
 from mixlaw.interop.handover import Handover
 from mixlaw.laws.base import Fitted, FittedLaw
@@ -18,7 +20,7 @@ from mixlaw.mixture import Mixture
 from mixlaw.optimize.decide import Question
 from mixlaw.schedule import Schedule
 from mixlaw.study.artefacts import REFITS
-from mixlaw.study.exporting import _recipe, handover_of
+from mixlaw.study.exporting import handover_of, settings_of
 
 if TYPE_CHECKING:
     from mixlaw.study.study import Study
@@ -42,7 +44,7 @@ def handover_for(study: Study, trainer: str) -> Handover:
         study,
         Schedule.static(Mixture.uniform(names)),
         trainer,
-        _recipe(study).with_(study.config.export),
+        settings_of(study),
         train_tokens=study.config.target.train_tokens,
         name=study.folder.resolve().name or "mixlaw",
     )
@@ -51,7 +53,7 @@ def handover_for(study: Study, trainer: str) -> Handover:
 def refits(study: Study, num_draws: int) -> Bootstrap:
     """The study's laws refitted to resampled runs; kept in its folder, since they take a while.
 
-    Raises: FitError: as `bootstrap`.
+    Raises: FitError: as `bootstrap`. StudyError: what is kept is damaged.
     """
     fitted, seed = study.fit(), study.config.seed
     basis = {"fit": digest(fitted.to_dict()), "draws": num_draws, "seed": seed}
@@ -61,9 +63,15 @@ def refits(study: Study, num_draws: int) -> Bootstrap:
         draws = bootstrap(fitted, num_draws=num_draws, seed=seed).draws
         return [_packed([draw[target] for draw in draws]) for target in fitted.targets]
 
-    stored = [_unpacked(data) for data in study._artefacts.cached(REFITS, basis, make)]
+    packed = study._artefacts.current(REFITS, basis)
+    if packed is None:
+        packed = make()
+        # A study that may only be read has a report too; it is made anew each time.
+        with contextlib.suppress(StorageError):
+            study._artefacts.write(REFITS, basis, packed)
+    by_target = [_unpacked(data) for data in packed]
     return Bootstrap(
-        [dict(zip(fitted.targets, laws, strict=True)) for laws in zip(*stored, strict=True)]
+        [dict(zip(fitted.targets, laws, strict=True)) for laws in zip(*by_target, strict=True)]
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixlaw import __version__
 from mixlaw.corpus import load_corpus
-from mixlaw.errors import MixtureError, StudyError
+from mixlaw.errors import ExportError, MixtureError, StudyError
 from mixlaw.files import digest
 from mixlaw.interop.exporters import exporter
 from mixlaw.interop.handover import DOCUMENT, Exported, Handover, in_tokens
@@ -209,7 +209,7 @@ def export(
     settings: ExportConfig | None = None,
 ) -> Export:
     """As `Study.export`, of a choice."""
-    settings = _recipe(study).with_(study.config.export).with_(settings or ExportConfig())
+    settings = settings_of(study).with_(settings or ExportConfig())
     to = trainer_of(study, to, settings)
     target = study.config.target.train_tokens
     if choice.inputs and train_tokens and target and train_tokens != target:
@@ -230,20 +230,34 @@ def export(
     trainer = exporter(to)
     exported = trainer.export(handover)
     name = to if choice.stage is None else f"{to}-stage-{choice.stage}"
-    folder = study.folder / EXPORTS / name if out is None else Path(out)
+    folder = _own_folder(study, name) if out is None else Path(out)
     found = Export(to, trainer.checked, choice, handover, exported, folder)
     told = json.dumps(found.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     replace_files(folder, {**exported.files, EXPORT: told})
     return found
 
 
-def _recipe(study: Study) -> ExportConfig:
-    """What the study itself says of how its target is trained."""
+def _own_folder(study: Study, name: str) -> Path:
+    """In the study's folder. Raises: ExportError: a link there leads out of it."""
+    folder = study.folder / EXPORTS / name
+    if not folder.resolve().is_relative_to(study.folder.resolve()):
+        raise ExportError(
+            f"{folder} leads by a link to {folder.resolve()}, out of the study's folder; if the "
+            "configs are to be there, name it with --out"
+        )
+    return folder
+
+
+def settings_of(study: Study) -> ExportConfig:
+    """How the study's target is trained, and what its export section says."""
     config = study.config
     if config.training is None or config.target.size is None:
-        return ExportConfig()
+        return config.export
     recipe = config.recipe(config.target.size)
-    return ExportConfig(sequence_length=recipe.sequence_length, batch_sequences=recipe.batch_size)
+    trained = ExportConfig(
+        sequence_length=recipe.sequence_length, batch_sequences=recipe.batch_size
+    )
+    return trained.with_(config.export)
 
 
 def trainer_of(study: Study, to: str | None, settings: ExportConfig) -> str:

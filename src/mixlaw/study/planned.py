@@ -11,7 +11,7 @@ from typing import Any
 
 from mixlaw import __version__
 from mixlaw.errors import MixlawError, StudyError
-from mixlaw.files import write_text
+from mixlaw.files import parse_json, write_text
 from mixlaw.schedule import Schedule
 
 PLANNED = "runs.jsonl"
@@ -101,12 +101,16 @@ def planned_runs(folder: Path) -> dict[str, PlannedRun]:
     if not path.exists():
         return {}
     found: dict[str, PlannedRun] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
-            run = PlannedRun.from_dict(json.loads(line))
+            if line.strip():
+                run = PlannedRun.from_dict(parse_json(line))
+                found[run.name] = run
         except (MixlawError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"{path}, line {number}: no planned run ({error})") from error
-        found[run.name] = run
+            raise StudyError(
+                f"{path}, line {number}: no planned run ({error}); remove that line, or write the "
+                "configs again"
+            ) from error
     return found
 
 

@@ -61,6 +61,7 @@ class Taken:
 def take(study: StudyFolder, table: RunTable) -> Taken:
     """As `Study.take`; the caller has locked the study's folder."""
     path = table_of(study)
+    _refuse_elsewhere(study, path)
     old = _read(study, path) if path.exists() else None
     before = () if old is None else old.domains
     known = tuple(dict.fromkeys((*before, *study.config.domains)))
@@ -108,6 +109,18 @@ def table_of(study: StudyFolder) -> Path:
         )
     path = study.folder / study.config.table
     return path.resolve() if path.is_symlink() else path
+
+
+def _refuse_elsewhere(study: StudyFolder, path: Path) -> None:
+    """Raises: StudyError: the table would be written where the study's folder is not."""
+    inside = path.resolve().is_relative_to(study.folder.resolve())
+    linked = (study.folder / (study.config.table or "")).is_symlink() and path.exists()
+    if not inside and not linked:  # a link to a table is the user's own word
+        raise StudyError(
+            f"{study.file} names the table {study.config.table}, which lies outside of "
+            f"{study.folder} (at {path.resolve()}): there mixlaw reads, and never writes. Put a "
+            "copy into the folder, and let the study say table: runs.csv"
+        )
 
 
 def _read(study: StudyFolder, path: Path) -> RunTable:
@@ -322,8 +335,9 @@ def _column_names(path: Path) -> list[str]:
         with open(path, newline="", encoding="utf-8-sig") as handle:
             return next(csv.reader(handle), [])
     if path.suffix == ".jsonl":
-        lines = path.read_text("utf-8-sig").splitlines()
-        return list(dict.fromkeys(key for line in lines if line for key in json.loads(line)))
+        lines = path.read_text("utf-8-sig").split("\n")
+        told = (json.loads(line) for line in lines if line.strip())
+        return list(dict.fromkeys(key for row in told for key in row))
     from pyarrow import parquet
 
     return parquet.read_schema(path).names

@@ -37,7 +37,7 @@ HOSTILE = (
     "<img src=x onerror=window.broken=1>",
     "</script><script>window.broken=2</script><!--",
     "\"quotes\" 'and' `ticks` ${window.broken=3} {{ 7*7 }} &amp;",
-    "\u202eלמידה\u2069 right to left",
+    "למידה right to left",
     "long " + "name" * 48,
     "__proto__",
 )

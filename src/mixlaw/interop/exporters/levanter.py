@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.exporters.huggingface import file_kind
 from mixlaw.interop.handover import SAMPLE, Exported, Handover, apportion, without_zeros
 from mixlaw.interop.read_back import gather, reading
@@ -102,7 +101,7 @@ class Levanter:
             "trainer.num_train_steps)"
         )
         with reading(path, what):
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = parse_yaml(path.read_text(encoding="utf-8"))
             given = config.get("data", config)["train_weights"]
             if isinstance(given, dict):
                 return Schedule.static(gather(given.items(), domains, str(path)))

@@ -8,9 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.exporters.megatron import blended, normalised
 from mixlaw.interop.handover import SAMPLE, Exported, Handover
 from mixlaw.interop.read_back import gather, reading
@@ -91,7 +90,7 @@ class Nanotron:
         Raises: ExportError: it has no stages, or folders without weights.
         """
         with reading(path, "a config with data_stages of weighted folders"):
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = parse_yaml(path.read_text(encoding="utf-8"))
             stages = sorted(data["data_stages"], key=lambda stage: stage["start_training_step"])
             mixtures = [_mixture(stage["data"]["dataset"], domains, str(path)) for stage in stages]
             starts = [int(stage["start_training_step"]) for stage in stages]

@@ -7,8 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
+from mixlaw.files import parse_yaml
 from mixlaw.interop.handover import TOKEN, Exported, Handover, literal, sample_counts
 from mixlaw.interop.read_back import gather, reading
 from mixlaw.interop.snippet import Part, Snippet, whole, yaml_text
@@ -102,7 +101,7 @@ class OlmoCore:
         Raises: ExportError: it has none.
         """
         with reading(path, "a list `sources` with a source_name and a target_ratio each"):
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = parse_yaml(path.read_text(encoding="utf-8"))
             for section in ("dataset", "source_mixture_config", "source_list"):
                 data = data.get(section, data)
             pairs = [(source["source_name"], source["target_ratio"]) for source in data["sources"]]

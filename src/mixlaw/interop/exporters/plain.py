@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_json, parse_yaml
 from mixlaw.interop.handover import TOKEN, Exported, Handover, sample_counts, without_zeros
 from mixlaw.interop.read_back import gather, reading
 from mixlaw.interop.snippet import Part, Snippet, json_key, whole, yaml_key
@@ -97,7 +98,7 @@ class Json:
         return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
     def _parse(self, text: str) -> Any:
-        return json.loads(text)
+        return parse_json(text)
 
 
 class Yaml(Json):
@@ -115,7 +116,7 @@ class Yaml(Json):
         return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
 
     def _parse(self, text: str) -> Any:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
 
 
 def _weights(parts: Mapping[str, Mapping[str, Any]], domains: Sequence[str], where: str) -> Mixture:

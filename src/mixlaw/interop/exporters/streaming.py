@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.handover import (
     DOCUMENT,
     SAMPLE,
@@ -83,7 +82,7 @@ class Streaming:
 
         Raises: ExportError: it has none, or they are weighted by `repeat`, which needs the data."""
         with reading(path, "a config with the streams of train_loader.dataset, by their names"):
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = parse_yaml(path.read_text(encoding="utf-8"))
             first = config["train_loader"]["dataset"]
             callback = (config.get("callbacks") or {}).get("curriculum_learning")
             if callback is None:

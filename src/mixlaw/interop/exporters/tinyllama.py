@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.handover import SAMPLE, Exported, Handover, refuse_schedule
 from mixlaw.interop.read_back import gather, reading
 from mixlaw.interop.snippet import (
@@ -84,7 +83,7 @@ class TinyLlama:
     def read(self, path: Path, domains: Sequence[str]) -> Schedule:
         """The weights of `train`, by its prefixes. Raises: ExportError: there are none."""
         with reading(path, "a YAML file with a `train` section of prefixes and weights"):
-            weights = yaml.safe_load(path.read_text(encoding="utf-8"))["train"].items()
+            weights = parse_yaml(path.read_text(encoding="utf-8"))["train"].items()
         return Schedule.static(gather(weights, domains, str(path)))
 
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixlaw.errors import ExportError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.exporters.huggingface import sources, trainer_arguments
 from mixlaw.interop.handover import (
     DOCUMENT,
@@ -86,7 +85,7 @@ class Trl:
             "rows a dataset has)"
         )
         with reading(path, what):
-            entries = yaml.safe_load(path.read_text(encoding="utf-8"))["datasets"]
+            entries = parse_yaml(path.read_text(encoding="utf-8"))["datasets"]
             weights = [(_speaking(entry), entry["fraction"]) for entry in entries]
         return Schedule.static(gather(weights, domains, str(path)))
 

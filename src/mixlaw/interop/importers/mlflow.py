@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from mixlaw.errors import RunTableError
+from mixlaw.files import parse_yaml
 from mixlaw.interop.curves import Curves
 from mixlaw.interop.logged import LoggedRun, flatten
 from mixlaw.interop.sqlite import columns, holds, is_sqlite, reading
@@ -188,8 +187,8 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _meta(path: Path) -> dict[str, Any]:
     try:
-        meta = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError) as error:
+        meta = parse_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise RunTableError(f"cannot read {path}: {error}") from error
     return meta if isinstance(meta, dict) else {}
 

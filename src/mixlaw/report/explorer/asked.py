@@ -81,7 +81,10 @@ def bounds(question: Question) -> dict[str, Any]:
     """The limits, without the epoch caps, which depend on the tokens, and without the guard."""
     domains, constraints = question.ordered(), question.constraints
     lower, upper, _ = constraints.asked(domains, question.train_tokens)
-    uncapped = Limits.of(domains, replace(constraints, max_epochs=None, near=None), None)
+    linear = replace(
+        constraints, max_epochs=None, near=None, min_unique_tokens=None, max_unique_tokens=None
+    )
+    uncapped = Limits.of(domains, linear, None)
     names = [domain.name for domain in domains]
     tokens = {False: constraints.min_unique_tokens, True: constraints.max_unique_tokens}
     near = distance_of(domains, constraints, question.baselines)

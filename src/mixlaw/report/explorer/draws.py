@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +19,17 @@ from mixlaw.report.explorer.places import Counts, Places
 from mixlaw.study import Study
 from mixlaw.study.exploring import refits
 
-MOST_BYTES = 1_150_000
-"""What the refits may take of a page that stays below 2 MB."""
+MOST_BYTES = 1_300_000
+"""What all laws together may take of a page that stays below 2 MB."""
 
 FEWEST = 20
 """Fewer refits than this say too little."""
 
-MOST_AROUND = 100
-"""Trained mixtures at which the rounded refits forecast as they did before."""
+MOST_MIXTURES, MOST_SCALES = 12, 12
+"""Trained mixtures, and scales, at which the rounded refits forecast as they did before."""
 
-DOUBLE = 8
-"""Bytes of a number that a refit stores in one."""
+DOUBLE = 32 / 3
+"""Letters of a number in a page, of which a refit takes one."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ def drawn(
     terms: np.ndarray,
     places: Places,
     num_draws: int,
+    *,
+    taken: int = 0,
 ) -> Drawn:
     """Refits of the losses that the terms (C, T) of the objective count.
 
-    Args: num_draws: how many are asked for.
+    Args: num_draws: how many are asked for; taken: bytes of the page's other laws.
     """
     laws = fitted.laws if isinstance(fitted, LinkedLaws) else fitted
     scales = places.counts()
@@ -79,7 +82,9 @@ def drawn(
     if targets[-1] >= len(laws.targets):
         return none("the objective counts scores, and only the laws of losses are refitted")
     one = portable([laws.laws[laws.targets[t]] for t in targets], scales=scales)
-    room = int(MOST_BYTES // (len(json.dumps(one.data["groups"])) / DOUBLE))
+    size = len(json.dumps(one.data["groups"]))
+    # Each number has its middle and step, in four bytes each.
+    room = max(0, int((MOST_BYTES - taken - size) * DOUBLE // size))
     if room < FEWEST:
         return none(f"the page has room for {room} refits of this law only, which say too little")
     count = min(num_draws, room)
@@ -92,12 +97,23 @@ def drawn(
     if count < num_draws:
         note = f"the page has room for {count} of the {num_draws} refits asked for"
     return Drawn(
-        portable(made, scales=scales, around=_around(laws, places.fixed)), targets, count, note
+        portable(made, scales=scales, around=_around(laws, scales, places.fixed)),
+        targets,
+        count,
+        note,
     )
 
 
-def _around(laws: FittedLaws, scale: Counts) -> Points:
-    """Trained mixtures at a scale."""
+def _around(laws: FittedLaws, scales: Sequence[Counts], target: Counts) -> Points:
+    """Trained mixtures at the target and at scales all over what the page reaches: away from these
+    points the errors of rounding are free to grow."""
     trained = np.unique(laws.cross_validation.runs.weights, axis=0)
-    places = np.linspace(0, len(trained) - 1, min(MOST_AROUND, len(trained))).astype(int)
-    return Points.at(trained[places], *scale)
+    mixtures = trained[_spread(len(trained), MOST_MIXTURES)]
+    counts = [target, *(scales[k] for k in _spread(len(scales), MOST_SCALES))]
+    weights = np.tile(mixtures, (len(counts), 1))
+    return Points(weights, *np.repeat(np.array(counts, float), len(mixtures), axis=0).T)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of the first `count` whole numbers, with both ends."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))

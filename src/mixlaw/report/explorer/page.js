@@ -412,6 +412,12 @@
       history.replaceState(null, "", $("x-link").value);
     }
 
+    // Browsers compile what has run a few times: better now than while a slider is dragged.
+    const warm = (times) => {
+      render();
+      if (times > 1) setTimeout(warm, 0, times - 1);
+    };
+
     $("x").hidden = false;
     $("x-off").hidden = true;
     setScale({});
@@ -419,6 +425,7 @@
     drawTexts();
     restore();
     addEventListener("hashchange", restore);
+    setTimeout(warm, 0, 10);
     mixlaw.explorer = { engine, state }; // for the browser's console
   };
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixlaw.errors import MixlawError
-from mixlaw.interop import snippets
+from mixlaw.interop import snippet_for
 from mixlaw.interop.exporters import EXPORTERS, exporter
 from mixlaw.laws.coding import coded
 from mixlaw.laws.links import LinkedLaws
@@ -98,8 +98,9 @@ class _Builder:
     def build(self, num_draws: int) -> Explorer:
         laws = portable(list(self.laws.laws.values()), scales=self.counts)
         in_folds = [law for fold in self.laws.folds for law in fold.values()]
-        folds = portable(in_folds, scales=self.counts)
-        draws = drawn(self.study, self.fitted, self.terms, self.places, num_draws)
+        folds = portable(in_folds, scales=self.counts, short=True)
+        taken = len(json.dumps([laws.data, folds.data]))
+        draws = drawn(self.study, self.fitted, self.terms, self.places, num_draws, taken=taken)
         links, linked = self._links()
         mixtures = mixtures_of(self.question, self.study.optimize().recommended)
         payload = {
@@ -234,9 +235,8 @@ def trainers(study: Study) -> list[dict[str, Any]]:
     out = []
     for name in EXPORTERS:
         try:
-            found = snippets(handover_for(study, name))[name]
-        except MixlawError as error:  # the study's export section is wrong
-            found = str(error)
-        told = {"why": found} if isinstance(found, str) else found.to_dict()
+            told = snippet_for(handover_for(study, name), name).to_dict()
+        except MixlawError as error:  # it has none, or the study's export section is wrong
+            told = {"why": str(error)}
         out.append({"name": name, "what": exporter(name).what, **told})
     return out
