@@ -320,7 +320,7 @@ class Watch:
     def _judge(self, worker_id: str, content: bytes) -> Heartbeat | None:
         try:
             heartbeat = Heartbeat.from_dict(parse_json(content))
-        except (ValueError, TypeError, KeyError, AttributeError):  # cut by a crash of its machine: see `_beat`
+        except (ValueError, TypeError, KeyError):  # cut by a crash of its machine: see `_beat`
             return None
         here = (heartbeat.host, heartbeat.boot) == (socket.gethostname(), _boot())
         if here and _boot() and _process_start(heartbeat.pid) != heartbeat.started:
@@ -351,7 +351,8 @@ def _holder(store: RunStore, run_id: str, number: int) -> str:
     content = store.storage.read(_claim_file(run_id, number)) if number else None
     try:
         return parse_json(content)["worker"] if content else NOBODY
-    except (ValueError, TypeError, KeyError):  # cut by a crash of its machine, since claims are not synced
+    # Cut by a crash of its machine, since claims are not synced.
+    except (ValueError, TypeError, KeyError):
         return NOBODY
 
 

@@ -118,6 +118,26 @@ def digest(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+SEAL = "seal"
+"""Key of a digest of all the rest of a file: what a disk, or a hand, has altered is not used. It is
+no signature."""
+
+
+def sealed(data: dict[str, Any]) -> dict[str, Any]:
+    """The same as JSON reads it back (tuples are lists, keys are text), with its seal."""
+    plain = parse_json(json.dumps(data))
+    return {**plain, SEAL: _seal(plain)}
+
+
+def is_altered(data: dict[str, Any]) -> bool:
+    """Whether something that was sealed is no longer what it was."""
+    return SEAL in data and data[SEAL] != _seal(data)
+
+
+def _seal(data: dict[str, Any]) -> str:
+    return digest({key: value for key, value in data.items() if key != SEAL})
+
+
 def file_digest(path: Path) -> str:
     """A 16-digit hash of a file's content."""
     with open(path, "rb") as handle:

@@ -8,22 +8,29 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixlaw.corpus.sources import read_documents
-from mixlaw.errors import CorpusError, ExportError, MixlawError, StudyError
+from mixlaw.errors import CorpusError, ExportError, MixlawError, StorageError, StudyError
 from mixlaw.files import parse_json, parse_yaml
 from mixlaw.interop import read_mixture
 from mixlaw.interop.exporters import EXPORTERS
 from mixlaw.interop.logged import flatten
+from mixlaw.launch.driver import read_swarm
 from mixlaw.mixture import Mixture
 from mixlaw.plan.proposals import Proposal
 from mixlaw.runs import RunTable
+from mixlaw.store import RunStore
 from mixlaw.study import Study
+from mixlaw.study.artefacts import Artefacts
 from mixlaw.study.exploring import refits
 from mixlaw.study.importing import Request, import_again, import_into
+from mixlaw.study.planned import planned_runs
 from mixlaw.study.planning import read_asked, write_asked
 
 DOMAINS = ("web", "code", "wiki")
@@ -66,6 +73,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def root(whole, tmp_path) -> Path:
+    shutil.copy(whole.parent / "others.csv", tmp_path)
     return Path(shutil.copytree(whole, tmp_path / "study"))
 
 
@@ -157,6 +165,23 @@ def test_a_result_that_a_hand_changed_is_refused(file, root):
     readers()[file](root)  # as the message says
 
 
+@given(at=st.integers(0), byte=st.integers(0, 255), cut=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_no_byte_of_a_result_changes_unseen(at, byte, cut, whole, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "one-byte"
+    folder.mkdir(exist_ok=True)
+    text = bytearray((whole / "decision.json").read_bytes())
+    found = json.loads(text)
+    text[at % len(text)] = byte
+    (folder / "decision.json").write_bytes(text[: at % len(text)] if cut else text)
+    try:
+        read = Artefacts(folder, 0).read("decision.json")
+    except StudyError:
+        return
+    # Where the seal's own name is hit, the file is none of this version's, and is made anew.
+    assert read is None or read == found
+
+
 @pytest.mark.parametrize("number", ["NaN", "nan", "inf", "-inf", "1e400", "-1", "x", "0x10", "[]"])
 def test_no_cell_passes_for_a_number_that_is_none(number, root):
     lines = (root / "runs.csv").read_text("utf-8").splitlines()
@@ -175,6 +200,58 @@ def test_wrong_types_among_what_was_asked(asked, root):
     (root / "asked.json").write_text(asked)
     with pytest.raises(StudyError, match=r"asked\.json is damaged"):
         read_asked(root)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_list_of_planned_runs(damage, tmp_path):
+    (tmp_path / "runs.jsonl").write_bytes(DAMAGE[damage](b'{"version": 1, "run": ["a"]}\n{}\n'))
+    if damage == "empty":
+        assert planned_runs(tmp_path) == {}
+        return
+    with pytest.raises(
+        StudyError, match=r"runs\.jsonl, line \d+: no planned run .*write"
+    ) as refused:
+        planned_runs(tmp_path)
+    assert str(refused.value).isprintable()
+
+
+class TestTrained:
+    """What a study that trains its runs has besides."""
+
+    READERS: ClassVar = {
+        "design.json": lambda root: Study(root).design(),
+        "corpus/corpus.json": lambda root: Study(root).corpus(),
+        "corpus/abc.train.idx": lambda root: Study(root).corpus(),
+        "runs/swarm.json": lambda root: read_swarm(str(root / "runs")),
+        "run.json": lambda root: Study(root).train(),
+    }
+
+    @pytest.mark.parametrize("damage", DAMAGE)
+    @pytest.mark.parametrize("file", READERS)
+    def test_a_damaged_file_is_one_line_with_a_remedy(self, file, damage, trained_study):
+        path = trained_study / file
+        if file == "run.json":  # of a run
+            path = next(iter(sorted((trained_study / "runs").glob("*/run.json"))))
+        path.write_bytes(DAMAGE[damage](path.read_bytes()))
+        with pytest.raises(MixlawError) as refused:
+            self.READERS[file](trained_study)
+        assert path.name.removesuffix(".idx") in str(refused.value)
+        assert str(refused.value).isprintable()
+
+    @pytest.mark.parametrize(
+        ("file", "key"), [("design.json", "result"), ("corpus/corpus.json", "vocab_size")]
+    )
+    def test_what_a_hand_changed_is_refused(self, file, key, trained_study):
+        data = json.loads((trained_study / file).read_text("utf-8"))
+        (trained_study / file).write_text(json.dumps({**data, key: 3}))
+        with pytest.raises(MixlawError, match=r"changed since it was written.*delete"):
+            self.READERS[file](trained_study)
+
+    def test_torn_metrics_are_passed_over(self, tmp_path):
+        (tmp_path / "abc").mkdir()
+        lines = [deep(100_000), b"[1]", b"3", b"\xff", b'{"step": 1, "loss": 2.0}', b'{"step": 2']
+        (tmp_path / "abc" / "metrics.jsonl").write_bytes(b"\n".join(lines))
+        assert RunStore(tmp_path).metrics("abc") == [{"step": 1, "loss": 2.0}]
 
 
 class TestYaml:
@@ -253,7 +330,32 @@ class TestPaths:
         text = (root / "study.yaml").read_text("utf-8")
         (root / "study.yaml").write_text(text.replace("table: runs.csv", "table: ../mine.csv"))
         Study(root).optimize()
+        with pytest.raises(StudyError, match="reads, and never writes"):
+            import_into(root, Request((str(root.parent / "others.csv"),)))
         assert (root.parent / "mine.csv").read_bytes() == before
+
+    @pytest.mark.parametrize("table", ["../new.csv", "{outside}/new.csv", "runs.csv"])
+    def test_no_table_is_made_elsewhere(self, table, root):
+        (root / "runs.csv").unlink()
+        (root / "runs.csv").symlink_to(root.parent / "new.csv")
+        said = (root / "study.yaml").read_text("utf-8")
+        place = table.format(outside=root.parent)
+        (root / "study.yaml").write_text(said.replace("table: runs.csv", f"table: {place}"))
+        with pytest.raises(StudyError, match="never writes"):
+            import_into(root, Request((str(root.parent / "others.csv"),)))
+        assert not (root.parent / "new.csv").exists()
+
+    def test_what_is_added_to_in_place_is_no_link(self, root):
+        (root / ".lock").unlink()
+        (root / ".lock").symlink_to(root.parent / "new")
+        with pytest.raises(StorageError, match="symbolic links"):
+            import_into(root, Request((str(root.parent / "others.csv"),)))
+        store = RunStore(root / "runs")
+        (root / "runs" / "abc").mkdir(parents=True)
+        (root / "runs" / "abc" / "metrics.jsonl").symlink_to(root.parent / "new")
+        with pytest.raises(StorageError, match="symbolic links"):
+            store.append_metrics("abc", [{"loss": 1.0}])
+        assert not (root.parent / "new").exists()
 
     def test_a_result_that_is_a_link_is_replaced_and_not_followed(self, root):
         outside = root.parent / "outside.json"

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixlaw.errors import MixlawError, RunTableError, StudyError
 from mixlaw.interop.exporters import EXPORTERS, exporter
@@ -208,6 +210,40 @@ def test_an_import_takes_names_twice(inside):
     assert outcome.study.runs().domains == NAMES
     (again,) = import_again(inside / "imported")
     assert again.study.runs().run.tolist() == outcome.study.runs().run.tolist()
+
+
+SEEN = st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(SEEN, min_size=1, max_size=8), st.text(min_size=1, max_size=2)),
+        min_size=2,
+        max_size=4,
+        unique=True,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_any_names_come_back_or_are_refused(tmp_path_factory, names):
+    folder = tmp_path_factory.getbasetemp() / "any-names"
+    folder.mkdir(exist_ok=True)
+    if fault(names) is not None:
+        with pytest.raises(RunTableError, match=r"^[ -~]+$"):
+            RunTable.from_rows(rows(names, count=len(names)))
+        return
+    table = RunTable.from_rows(rows(names, count=len(names)))
+    for kind in ("csv", "jsonl", "parquet"):
+        table.write(folder / f"table.{kind}")
+        back = RunTable.read(folder / f"table.{kind}")
+        assert (
+            (back.domains, back.targets)
+            == (table.domains, table.targets)
+            == (
+                tuple(names),
+                tuple(f"loss/{name}" for name in names),
+            )
+        )
+        assert back.run.tolist() == table.run.tolist()
 
 
 @pytest.mark.parametrize(("name", "why"), REFUSED.items(), ids=map(ascii, REFUSED))

@@ -41,7 +41,7 @@ from mixlaw.corpus.tokenizers import (
 )
 from mixlaw.corpus.tokens import open_token_file, write_megatron
 from mixlaw.errors import CorpusError
-from mixlaw.files import atomic_path, digest, write_json
+from mixlaw.files import atomic_path, digest, sealed, write_json
 
 TOKENIZER, DOCUMENTS = "tokenizer.json", "documents.jsonl"
 
@@ -137,7 +137,7 @@ def build_corpus(
     }
     if any(source.environment for source in domains):
         manifest["packages"] = environment.packages()
-    write_json(out / MANIFEST, manifest)
+    write_json(out / MANIFEST, sealed(manifest))
     return load_corpus(out)
 
 

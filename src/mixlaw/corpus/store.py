@@ -11,7 +11,7 @@ import numpy as np
 
 from mixlaw.corpus.tokens import TokenFile, open_token_file
 from mixlaw.errors import CorpusError
-from mixlaw.files import read_json
+from mixlaw.files import is_altered, read_json
 from mixlaw.mixture import Domain
 
 MANIFEST = "corpus.json"
@@ -177,15 +177,19 @@ def load_corpus(root: str | Path) -> Corpus:
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """`corpus.json`, None when absent. Raises: CorpusError: unreadable or of another version."""
+    """`corpus.json`, None when absent. Raises: CorpusError: damaged, altered by hand, or of another
+    version."""
     path = root / MANIFEST
     if not path.exists():
         return None
     try:
         manifest = read_json(path)
         version = manifest["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        altered = is_altered(manifest)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorpusError(f"{path} is damaged ({error!r}); delete it and build again") from error
+    if altered:
+        raise CorpusError(f"{path} was changed since it was written; delete it and build again")
     if version != FORMAT_VERSION:
         raise CorpusError(
             f"{path} has format version {version}, this mixlaw reads {FORMAT_VERSION}; "

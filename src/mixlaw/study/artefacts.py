@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from mixlaw import __version__
 from mixlaw.errors import StudyError
-from mixlaw.files import digest, parse_json, read_json, write_json
+from mixlaw.files import SEAL, digest, is_altered, read_json, sealed, write_json
 
 DESIGN, FIT, DECISION = "design.json", "fit.json", "decision.json"
 PARETO, VERIFICATION, REPORT = "pareto.json", "verification.json", "report.html"
@@ -21,11 +20,6 @@ REFITS = "refits.json"
 
 TOLD = (FIT, DECISION, PARETO, VERIFICATION, CONTINUAL, SCHEDULE, SCHEDULE_VERIFICATION)
 """What the report tells of."""
-
-
-SEAL = "seal"
-"""Key of a digest of all the rest of a file: numbers are not decided on that a disk, or a hand, has
-altered. It is no signature."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Artefacts:
                 problem = "it lacks mixlaw's stamp"
             elif SEAL not in data:
                 return None  # of a state of mixlaw that sealed nothing
-            elif data[SEAL] == _seal(data):
+            elif not is_altered(data):
                 return data
             else:
                 problem = "it was changed since it was written"
@@ -69,9 +63,7 @@ class Artefacts:
 
     def write(self, name: str, basis: Any, result: Any) -> None:
         stamp = {"mixlaw": __version__, "seed": self.seed, "inputs": digest(basis)}
-        # Through JSON first: tuples become lists there, and keys text.
-        data = parse_json(json.dumps({**stamp, "basis": basis, "result": result}))
-        write_json(self.folder / name, {**data, SEAL: _seal(data)})
+        write_json(self.folder / name, sealed({**stamp, "basis": basis, "result": result}))
 
     def cached(self, name: str, basis: Any, make: Callable[[], Any]) -> Any:
         """The current result, made anew only when what it is made from has changed.
@@ -89,10 +81,6 @@ class Artefacts:
         told = [self.folder / n for n in (name, *TOLD)]
         times = [path.stat().st_mtime_ns for path in told if path.exists()]
         return told[0].exists() and times[0] == max(times)
-
-
-def _seal(data: dict[str, Any]) -> str:
-    return digest({key: value for key, value in data.items() if key != SEAL})
 
 
 def differences(old: Any, new: Any, at: str = "") -> list[str]:

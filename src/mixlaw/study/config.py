@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
@@ -289,7 +290,7 @@ def load_config(path: Path) -> StudyConfig:
     except OSError as error:
         raise StudyError(
             f"no study file at {path} ({error.strerror}); "
-            f"create one with: mixlaw init {path.parent}"
+            f"create one with: mixlaw init {shlex.quote(str(path.parent))}"
         ) from error
     try:
         return StudyConfig.model_validate(data, context={"folder": path.parent})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def scheduled(study: Study, *, staged: bool = False) -> Choice:
     if decision is None:
         raise StudyError(
             f"{study.file}: no schedule is decided for the present runs; first: mixlaw schedule "
-            f"{study.folder}"
+            f"{shlex.quote(str(study.folder))}"
         )
     chosen = decision.staged.schedule if staged else decision.recommended
     notes = ()

@@ -30,6 +30,7 @@ The folder of a study holds
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -115,13 +116,14 @@ class StudyFolder:
             if not path.exists():
                 raise StudyError(
                     f"no runs yet at {path}; put the table there, or ask what to run first: "
-                    f"mixlaw design {self.folder} --next 1"
+                    f"mixlaw design {shlex.quote(str(self.folder))} --next 1"
                 )
             return RunTable.read(path)
         path = self.folder / RUNS
         if not path.exists():
             raise StudyError(
-                f"no finished runs in {self.folder}; first: mixlaw train {self.folder}"
+                f"no finished runs in {self.folder}; first: mixlaw train "
+                f"{shlex.quote(str(self.folder))}"
             )
         return RunTable.read(path)
 
@@ -204,5 +206,6 @@ class StudyFolder:
         if self.from_table and settings is not None and continues_alone(settings, runs):
             raise StudyError(
                 f"{self.file}: the rows of {self.config.table} continue a model, and laws of "
-                f"mixtures are of runs from scratch; ask: mixlaw continual {self.folder}"
+                f"mixtures are of runs from scratch; ask: mixlaw continual "
+                f"{shlex.quote(str(self.folder))}"
             )

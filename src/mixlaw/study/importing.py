@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ def import_again(folder: str | Path) -> list[Outcome]:
     if not kept.imports:
         raise StudyError(
             f"{home} has no {IMPORT} to repeat; name the sources: mixlaw import SOURCE --into "
-            f"{home}"
+            f"{shlex.quote(str(home))}"
         )
     return [_again(file, before) for before in kept.imports]
 
@@ -188,7 +189,7 @@ def _study_at(file: Path) -> StudyFolder | None:
     if path.exists():
         raise StudyError(
             f"{path} is there already, and no {file.name} says what it is; import it into a new "
-            f"folder: mixlaw import {path} --into NEW"
+            f"folder: mixlaw import {shlex.quote(str(path))} --into NEW"
         )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,4 +107,4 @@ def status_of(study: Study) -> dict[str, Any]:
 def _way_out(study: Study) -> str:
     """The command that hands the decision to a trainer."""
     to = "" if study.config.export.to else " --to TRAINER"
-    return f"mixlaw export {study.folder}{to}"
+    return f"mixlaw export {shlex.quote(str(study.folder))}{to}"

@@ -103,9 +103,10 @@ def table_of(study: StudyFolder) -> Path:
     """
     if study.config.table is None:
         raise StudyError(
-            f"{study.file} trains its runs itself: mixlaw train {study.folder}; only a study of a "
-            "table can be told of others. Results of a design that another trainer did go into "
-            "the folder of their configs: mixlaw import RESULTS --design CONFIGS --into CONFIGS"
+            f"{study.file} trains its runs itself: mixlaw train {shlex.quote(str(study.folder))}; "
+            "only a study of a table can be told of others. Results of a design that another "
+            "trainer did go into the folder of their configs: mixlaw import RESULTS --design "
+            "CONFIGS --into CONFIGS"
         )
     path = study.folder / study.config.table
     return path.resolve() if path.is_symlink() else path
