@@ -107,6 +107,8 @@ def test_it_says_what_fit_laws_says_at_each_scale(example):
     )
     assert_allclose((high - low)[at, 1], 2 * width, rtol=1e-9)
     assert np.mean((low <= y) & (y <= high)) > 0.7
+    with pytest.raises(FitError, match="level of the intervals is 2; it must lie between 0 and 1"):
+        model.predict_interval(X, level=2)
 
 
 def test_a_table_of_runs_and_an_array_give_the_same_law(example):

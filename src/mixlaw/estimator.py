@@ -114,7 +114,8 @@ class MixtureLaw(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def predict_interval(self, X: Any, *, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper ends of the intervals that hold a new run's losses with probability
-        `level`, each as `predict`; see `FittedLaws.half_width`. Raises: as `fit`."""
+        `level`, each as `predict`; see `FittedLaws.half_width`. Raises: as `fit`, and FitError: a
+        level outside (0, 1)."""
         points = self._points(X)
         half = np.empty((len(points), len(self.targets_)))
         counts = np.stack([points.num_params, points.train_tokens], axis=1)

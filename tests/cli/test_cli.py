@@ -90,7 +90,8 @@ def test_from_a_table_for_people(tmp_path):
     for text in ("squared error", "* ", "rank corr.", "90% here", "seed noise"):
         assert text in shown
     shown = run("optimize", study).stdout
-    assert shown.startswith("Train on 50% code and 50% web.")
+    guess = "The runs cannot tell yet; the best guess is 50% code and 50% web."
+    assert shown.startswith(guess)
     assert "lower than uniform, 5" in shown  # half and half is the best, and uniform
     assert "% sure that it is lower" in shown
     assert "next: mixlaw report" in run("status", study).stdout
@@ -108,6 +109,7 @@ def test_from_a_table_for_people(tmp_path):
         (["predict", "{study}", "-m", "sea=1"], "'sea'"),
         (["train", "{study}"], "works from the table"),
         (["corpus", "{study}"], "works from the table"),
+        (["design", "{study}"], "for the runs to do next: --next 8"),
     ],
 )
 def test_errors_have_no_traceback_and_exit_with_one(tmp_path, arguments, message):

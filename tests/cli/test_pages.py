@@ -59,6 +59,7 @@ def test_the_first_page_says_what_exit_codes_and_json_are(exact):
     for code in EXIT_CODES.keys() - {NO_READER}:  # which no person sees
         assert f"{code} " in text.partition("Exit codes:")[2]
     assert "With --json a command prints one JSON document on stdout; an error is one on" in text
+    assert "mixlaw design my-study --next 8 --export-to TRAINER --out configs" in text
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

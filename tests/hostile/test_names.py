@@ -3,6 +3,8 @@ name goes from a table through the laws, the report and the exports, and comes b
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,8 @@ def test_laws_and_decisions_keep_names(study):
     assert len(forecast) == 1
     again = Study(study.folder).optimize()  # as read back from its files
     assert dict(again.recommended) == dict(decision.recommended)
+    word = shlex.quote(str(study.folder))
+    assert study.status()["export"] == f"mixlaw export {word} --to TRAINER"
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +248,18 @@ def test_any_names_come_back_or_are_refused(tmp_path_factory, names):
             )
         )
         assert back.run.tolist() == table.run.tolist()
+
+
+def test_commands_to_copy_quote_the_folder(inside):
+    folder = inside / "my $(touch pwned)"
+    word = shlex.quote(str(folder))
+    with pytest.raises(StudyError, match=re.escape(f"mixlaw init {word}")):
+        Study(folder)
+    with pytest.raises(StudyError, match=re.escape(f"mixlaw import SOURCE --into {word}")):
+        import_again(write_study(folder, NAMES[:2]))
+    (folder / "runs.csv").unlink()
+    with pytest.raises(StudyError, match=re.escape(f"mixlaw design {word} --next 1")):
+        Study(folder).fit()
 
 
 @pytest.mark.parametrize(("name", "why"), REFUSED.items(), ids=map(ascii, REFUSED))

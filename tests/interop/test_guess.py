@@ -52,6 +52,7 @@ LOSS = {"loss/web": [3.0, 2.9, 2.8, 3.1]}
             "config.data_mix.weights.*",
         ),
         *("proportions.*", "train_*", "p_*", "mix-*"),
+        *("share of *", "Fraction of *", "% of *", "share_of_*"),
     ],
 )
 @pytest.mark.parametrize(("factor", "unit"), [(1.0, "shares"), (100.0, "percent")])

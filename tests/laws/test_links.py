@@ -247,6 +247,10 @@ class TestLinkedLaws:
             own = across.laws.probability_better(0.01, c, new[:2], *scale)
             assert chance == pytest.approx(own)
 
+    def test_a_level_is_a_probability(self, across):
+        with pytest.raises(FitError, match="level of the intervals is 2; it must lie"):
+            across.half_width(SCORE, new_mixtures(1), 2e5, 2e6, level=2)
+
     def test_score_residuals_are_of_the_whole_chain(self, swarm, one):
         points, observed = Points.of(swarm), swarm.column("score/x")
         column = np.full(24, np.nan)

@@ -259,6 +259,14 @@ class TestUncertainty:
         # sorted 1.1, 1.1, 1.2, 1.4 above and .6, .9, 1.0, 1.1 below; 60 % of 5 is the third
         assert errors.half_width(ONE, 0.6, folds)[0] == pytest.approx((1.2 - 0.9) / 2)
 
+    @pytest.mark.parametrize("level", [-1, 0, 1, 2, 90, np.nan])
+    def test_a_level_is_a_probability(self, fitted, level):
+        told = rf"level of the intervals is {level}; it must lie between 0 and 1"
+        with pytest.raises(FitError, match=told):
+            held_out(np.ones(20)).half_width(ONE, level)
+        with pytest.raises(FitError, match=told):
+            self.width(fitted, 2e5, 2e6, level=level)
+
 
 def test_an_interval_widens_on_both_sides_of_the_trained_scales():
     smallest = {"num_params": 1e6, "train_tokens": 1e8}

@@ -81,6 +81,15 @@ def test_a_baseline_that_breaks_the_constraints_is_reported_and_flagged(lab):
     assert one.baselines["all web"].forecast.extrapolates[0] == "web 1, trained 0.1 to 0.7"
 
 
+def test_a_baseline_outside_the_trained_range_is_a_guess(lab):
+    far = Mixture({"web": 0.85, "code": 0.05, "books": 0.05, "wiki": 0.05})
+    near = Mixture({"web": 0.4, "code": 0.2, "books": 0.2, "wiki": 0.2})
+    decision = lab.decide(support=lab.support, baselines={"far": far, "near": near})
+    (told,) = [w for w in decision.warnings if "outside the trained range" in w]
+    assert "'far'" in told
+    assert "web 0.85, trained 0.1 to 0.7" in told
+
+
 def test_conflicts_with_the_support_are_named(lab):
     def conflict(**changes):
         with pytest.raises(

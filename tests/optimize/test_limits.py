@@ -169,5 +169,43 @@ def test_active_bounds_and_violations_agree():
     names = [(bound.domain, bound.side) for bound in limits.active(point)]
     assert names == [("web", "upper"), ("wiki", "lower"), ("text", "upper")]
     assert limits.violations(Mixture.from_array(NAMES, point)) == ()
+    near = np.array([0.3 - 4e-6, 0.3, 0.3, 0.1 + 4e-6])
+    assert [(bound.domain, bound.side) for bound in limits.active(near)] == names
+    off = np.array([0.3 - 4e-5, 0.3, 0.3, 0.1 + 4e-5])
+    assert limits.active(off) == ()
     broken = limits.violations(Mixture(dict(zip(NAMES, (0.35, 0.3, 0.3, 0.05), strict=True))))
     assert broken == ("web 0.35 > 0.3 (user)", "wiki 0.05 < 0.1 (user)", "group text 0.65 > 0.6")
+
+
+@pytest.mark.parametrize("measure", ["kl", "l2"])
+def test_a_distance_is_reached_where_no_reader_tells_it_from_its_limit(measure):
+    there, centre = np.array([0.1, 0.2, 0.3, 0.4]), np.full(4, 0.25)
+    far = there @ np.log(there / centre) if measure == "kl" else np.linalg.norm(there - centre)
+
+    def reached(at_most):
+        near = Near(Mixture.uniform(NAMES), measure, at_most=at_most)
+        return [bound.reason for bound in limits_of(Constraints(near=near)).active(there)]
+
+    assert reached(far) == reached(far + 3e-7) == ["limit"]  # the solver stops inside
+    assert reached(far * 1.001) == []
+
+
+def test_unique_tokens_are_reached_where_no_reader_tells_them_from_their_limit():
+    rare = [Domain("web", available_tokens=400), *DOMAINS[1:]]
+
+    def reached(point):
+        limits = limits_of(Constraints(min_unique_tokens=950), domains=rare)
+        return [bound.reason for bound in limits.active(np.array(point))]
+
+    at = np.array([0.45, 0.25, 0.2, 0.1])  # 50 tokens are read twice
+    inside = np.array([-2e-6, 1e-6, 1e-6, 0])
+    assert reached(at) == reached(at + inside) == ["limit"]
+    assert reached(at - np.array([0.001, 0, 0, -0.001])) == []
+
+
+def test_domains_with_narrow_limits_touch_one_of_them():
+    caps = dict.fromkeys(NAMES[1:], 1e-5)
+    point = np.array([1 - 1.5e-5, 5e-6, 1e-5, 0])
+    found = limits_of(Constraints(upper=caps)).active(point)
+    sides = {bound.domain: bound.side for bound in found}
+    assert sides == {NAMES[2]: "upper", NAMES[3]: "lower"}

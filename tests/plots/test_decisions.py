@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from mixlaw import plots
+from mixlaw.errors import RunTableError, StudyError
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.plots.decisions import by_share, change_per_point, pulls, tile_text
 from mixlaw.plots.marks import legend_keys
+from mixlaw.runs import RunTable
+from mixlaw.study.verification import Verification, Verified
 
 
 def bars(axes) -> list[Any]:
@@ -48,6 +52,48 @@ def test_epochs_and_their_cap(made):
     assert "cap" not in [key.text for key in legend_keys(plots.epochs(made.decision))]
 
 
+def test_a_cap_far_above_all_is_told_and_not_drawn(made):
+    most = max(
+        max(one.forecast.epochs.values())
+        for one in (made.decision, *made.decision.baselines.values())
+    )
+    figure = plots.epochs(made.decision, 400)
+    assert figure.axes[0].get_xlim()[1] < 1.5 * most
+    assert "cap" not in [key.text for key in legend_keys(figure)]
+    assert figure.axes[0].get_xlabel().endswith("\ncaps, far to the right: 400")
+    mixed = plots.epochs(made.decision, {"web": 400, "code": 2, "wiki": 4})
+    assert mixed.axes[0].get_xlabel().endswith("\nother caps, far to the right: 400")
+    assert len(mixed.axes[0].collections) == 2
+
+
+def test_what_the_decision_lacks_is_an_error_that_names_what_there_is(made):
+    decision, runs = made.decision, made.runs
+    for draw in (plots.forecasts, plots.interactions):
+        with pytest.raises(StudyError, match=r"forecasts no \['bpb/nope'\]; .*'loss/code'"):
+            draw(decision, ["loss/web", "bpb/nope"])
+    bare = replace(decision, forecast=replace(decision.forecast, epochs={}))
+    with pytest.raises(StudyError, match="knows no epochs; give the study available_tokens"):
+        plots.epochs(bare, 4.0)
+    others = RunTable.from_rows([{"run": "a", "weight/x": 1.0, "loss/web": 2.0}])
+    with pytest.raises(RunTableError, match=r"no weights of .*'web'.*they have \['x'\]"):
+        plots.mixture(decision, others)
+    verified = replace(runs, role=np.full(len(runs), "verify"))
+    for draw in (
+        lambda: plots.trained_mixtures(verified, decision),
+        lambda: plots.forecast_over_tokens(made.fitted, decision, verified),
+    ):
+        with pytest.raises(RunTableError, match="none of the 135 runs is finished and measured"):
+            draw()
+
+
+def test_what_was_not_verified_has_no_star(made):
+    seen = Verified(made.decision.forecast.objective, (2.0,), {}, ((1e6, 2.0),))
+    verification = Verification({"recommended": seen}, {})
+    figure = plots.forecasts(made.decision, ["loss/web"], verification=verification)
+    stars = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert [list(line.get_xdata()) for line in stars if len(line.get_xdata())] == [[2.0]]
+
+
 def test_pulls_add_up_to_the_objective(made):
     parts = pulls(made.decision)
     assert set(parts) == {"web", "law"}
@@ -69,6 +115,19 @@ def test_tiles_show_what_changes(made):
     assert np.isnan(bare[:, 1]).all()
     figure = plots.interactions(decision, targets, units={"loss/web": 0.01})
     assert [text.get_text() for text in figure.axes[0].texts].count("?") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "the 90% interval's half width"),
+        ({"units": {"loss/web": 0.01}}, "those given"),
+        ({"units": {"loss/web": 0.01}, "unit": "its seed noise"}, "its seed noise"),
+    ],
+)
+def test_tiles_say_what_their_numbers_count(made, options, told):
+    label = plots.interactions(made.decision, **options).axes[0].get_xlabel()
+    assert label == f"change of a target per percentage point, in units of\n{told}"
 
 
 def test_numbers_on_tiles_are_short():

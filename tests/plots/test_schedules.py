@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mixlaw.errors import MixtureError
 from mixlaw.mixture import Mixture
 from mixlaw.schedule import Schedule
 
@@ -29,6 +30,11 @@ def test_stages_stack_to_the_whole_run():
     assert sum(width * height for width, height in sizes) == pytest.approx(100 * 100)
     assert [bar.get_height() for bar in _bars(second)] == pytest.approx([80, 20])
     assert list(first.get_xticks()) == [0, 80, 100]
+
+
+def test_no_schedule_is_no_picture():
+    with pytest.raises(MixtureError, match="give one by its title"):
+        schedule_bars({}, ["a"])
 
 
 def test_the_largest_dose_comes_first_and_the_rest_share_a_shade():

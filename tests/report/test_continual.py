@@ -55,7 +55,9 @@ def test_the_page_is_about_continuing_and_whole(study):
     assert all(link.startswith("#") for link in read.loads)
     page = unescape(page)
     critical = study.continual().main.critical
-    assert f"<h1>Continue on up to {100 * critical.share:.0f}% code</h1>" in page
+    assert 0.01 < critical.low < critical.share
+    sure, share = f"{int(100 * critical.low)}% code", f"{100 * critical.share:.0f}%"
+    assert f"<h1>Continue on up to {sure}, or {share} by the forecast alone</h1>" in page
     assert "Keep at least" in page
     assert 'id="continual"' in page
     assert 'id="continual-laws"' in page
@@ -148,5 +150,5 @@ def test_beside_a_decided_mixture_it_is_a_section(trained_study):
     page = unescape(render(Study(trained_study)))
     assert Reader(page).open == []
     assert page.index('id="mixture"') < page.index('id="continual"') < page.index('id="runs"')
-    assert "<h1>Train on" in page
+    assert "<h1>The runs cannot tell yet; the best guess is" in page
     assert "Continuing on digits" in page

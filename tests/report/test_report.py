@@ -13,7 +13,7 @@ import pytest
 
 from mixlaw import plots
 from mixlaw.errors import MissingExtraError
-from mixlaw.files import digest
+from mixlaw.files import digest, sealed, write_json
 from mixlaw.plots.evidence import Noise, centred, swarm_at_largest_scale
 from mixlaw.plots.marks import forecasts_of
 from mixlaw.report import write_report
@@ -195,7 +195,19 @@ def test_no_others_are_spoken_of_where_there_are_none(page):
 def test_a_study_from_a_table_has_neither_domains_nor_verification(page):
     assert 'id="verification"' not in page
     assert 'id="domains"' not in page
-    assert "not yet verified" in page
+    assert "A forecast: this mixture is not verified yet" in page
+
+
+def test_an_answer_of_an_earlier_state_is_not_dropped_without_a_word(study):
+    stale = study.folder / "schedule.json"
+    assert "earlier state" not in render(study, draws=0)
+    write_json(stale, sealed({"mixlaw": "0.0.1", "inputs": "", "basis": {}, "result": {}}))
+    try:
+        page = render(study, draws=0)
+    finally:
+        stale.unlink()
+    assert "schedule.json is of an earlier state" in page
+    assert "renew it: mixlaw schedule" in page
 
 
 def test_hostile_names_stay_text(tmp_path):

@@ -85,7 +85,7 @@ class TestRunsOfAStudyThatAsks:
         assert not (tmp_path / "configs").exists()
 
     def test_a_table_has_no_design_of_its_own(self, ready, tmp_path):
-        with pytest.raises(StudyError, match=r"no design of its own; ask .*--next 4"):
+        with pytest.raises(StudyError, match=r"no design of its own; ask .*--next 8"):
             ready.export_design(tmp_path / "configs")
 
 

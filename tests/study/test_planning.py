@@ -80,6 +80,20 @@ class TestFromNothing:
         assert plan.stop
         assert not (study.folder / "asked.json").exists()
 
+    def test_it_says_why_its_mixture_is_not_the_one_of_the_decision(self, study):
+        for share in np.linspace(0.02, 0.9, 12).tolist():
+            mixture = Mixture({"web": share, "code": 0.95 - share, "books": 0.05})
+            study.tell(mixture, true_losses(mixture))
+        plan = study.ask(1)
+        assert plan.recommended is not None
+        assert plan.recommended.get("books", 0.0) < 0.04  # no run had less than 0.05
+        assert "without the support guard" in plan.reason
+        with (study.folder / "study.yaml").open("a") as file:
+            file.write("optimize: {guard: false}\n")
+        unguarded = Study(study.folder).ask(1).reason
+        assert "support guard" not in unguarded
+        assert unguarded.endswith("the decision is of mixlaw optimize")
+
     def test_domains_must_be_named(self, study):
         (study.folder / "study.yaml").write_text("table: mine.csv\n" + OBJECTIVE)
         with pytest.raises(StudyError, match=r"no table at mine.csv yet; name the domains"):

@@ -26,9 +26,9 @@ app = typer.Typer(
     how sure that is. A study is a folder with a study.yaml.
 
     Start from
-    text              mixlaw init my-study, or see it all first: mixlaw demo
-    a table of runs   mixlaw import runs.csv --into my-study
-    your own trainer  mixlaw design my-study --export-to TRAINER --out configs
+    text         mixlaw init my-study, or see it all first: mixlaw demo
+    a table      mixlaw import runs.csv --into my-study
+    own trainer  mixlaw design my-study --next 8 --export-to TRAINER --out configs
     """,
     epilog="""
     mixlaw COMMAND --help has examples. With --json a command prints one JSON

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixlaw.cli.arguments import Json, StudyPath, a_path, answer, parse_mixture
+from mixlaw.cli.arguments import Json, StudyPath, a_count, a_path, answer, count_from, parse_mixture
 from mixlaw.cli.names import shares
 from mixlaw.cli.terminal import line, working
 
@@ -59,13 +59,13 @@ def predict(
             "-m",
             metavar="SHARES",
             autocompletion=shares,
-            help="For instance web=0.6,code=0.4; repeatable; default: the baselines.",
+            help="For instance web=0.6,code=0.4, or JSON; repeatable; default: the baselines.",
         ),
     ] = None,
     num_params: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=a_count,
             metavar="N",
             rich_help_panel="Scale",
             help="Non-embedding parameters; default: the target's.",
@@ -74,7 +74,7 @@ def predict(
     train_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=a_count,
             metavar="N",
             rich_help_panel="Scale",
             help="Training tokens; default: the target's.",
@@ -91,13 +91,15 @@ def predict(
     from mixlaw.study import Scale, Study
 
     opened = Study(study)
-    mixtures = {text: parse_mixture(text) for text in mixture or []} or opened.baselines()
+    given = [(text, parse_mixture(text)) for text in mixture or []]
+    named = given or list(opened.baselines().items())
+    mixtures = [found for _, found in named]
     with working("forecasting"):
         scale = Scale(num_params, train_tokens)
         if num_params is None or train_tokens is None:
             target = opened.scale
             scale = Scale(num_params or target.num_params, train_tokens or target.train_tokens)
-        forecasts = opened.predict(list(mixtures.values()), scale)
+        forecasts = opened.predict(mixtures, scale)
     data = {
         "scale": vars(scale),
         "level": opened.config.fit.level,
@@ -107,16 +109,19 @@ def predict(
                 "targets": {t: {"value": v, "half_width": h} for t, (v, h) in f.items()},
                 "extrapolates": opened.extrapolates(m),
             }
-            for m, f in zip(mixtures.values(), forecasts, strict=True)
+            for m, f in zip(mixtures, forecasts, strict=True)
         ],
     }
-    answer(data, as_json, lambda: show_decision.forecasts(list(mixtures), data))
+    answer(data, as_json, lambda: show_decision.forecasts([name for name, _ in named], data))
 
 
 def pareto(
     study: StudyPath,
     points: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Points along each edge; default: 11.")
+        int,
+        typer.Option(
+            parser=count_from(2), metavar="N", help="Points along each edge; default: 11."
+        ),
     ] = 11,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +144,7 @@ def report(
     draws: Annotated[
         int | None,
         typer.Option(
-            min=0,
+            parser=count_from(0),
             metavar="N",
             help="Refits to resampled runs, of which the page says how many agree that another "
             "mixture is better; 0: none; default: 200.",

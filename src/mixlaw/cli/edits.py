@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mixlaw.cli.arguments import number_in
 from mixlaw.errors import MixtureError
 from mixlaw.mixture import Domain
 from mixlaw.plan.edits import Add, Edit, Merge, Remove, Revise, Split
@@ -74,7 +75,6 @@ def _sides(text: str, example: str) -> tuple[str, list[str]]:
 
 
 def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise MixtureError(f"{text!r} in {where!r} is no number") from None
+    if (number := number_in(text)) is None:
+        raise MixtureError(f"{text!r} in {where!r} is no number")
+    return number

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixlaw.cli.arguments import Json, StudyPath, a_path, answer, parse_mixture
+from mixlaw.cli.arguments import Json, StudyPath, a_count, a_path, answer, parse_mixture
 from mixlaw.cli.names import baselines, one_of, shares, trainers
 from mixlaw.errors import StudyError
 
@@ -77,6 +76,7 @@ def export(
     stage: Annotated[
         int | None,
         typer.Option(
+            parser=a_count,
             metavar="N",
             rich_help_panel=WHICH,
             help="With --schedule or --staged: one stage, from 1, as the mixture of its part of "
@@ -92,19 +92,24 @@ def export(
         ),
     ] = None,
     train_tokens: Annotated[
-        float | None,
+        int | None,
         typer.Option(
-            min=1, metavar="N", rich_help_panel=LENGTHS, help="Of the run; default: the target's."
+            parser=a_count,
+            metavar="N",
+            rich_help_panel=LENGTHS,
+            help="Of the run; default: the target's.",
         ),
     ] = None,
     sequence_length: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", rich_help_panel=LENGTHS, help="Tokens of a sample."),
+        typer.Option(
+            parser=a_count, metavar="N", rich_help_panel=LENGTHS, help="Tokens of a sample."
+        ),
     ] = None,
     batch_sequences: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            parser=a_count,
             metavar="N",
             rich_help_panel=LENGTHS,
             help="Samples of an optimiser step, over all ranks.",
@@ -142,10 +147,9 @@ def export(
         if not (schedule or staged):
             raise StudyError("--stage is one of a schedule; give --schedule or --staged beside it")
         choice = choice.only(stage)
-    if train_tokens is not None and not math.isfinite(train_tokens):
-        raise StudyError(f"--train-tokens {train_tokens} is no finite number")
-    tokens = None if train_tokens is None else round(train_tokens)
-    found = exporting.export(opened, choice, to, out=out, train_tokens=tokens, settings=settings)
+    found = exporting.export(
+        opened, choice, to, out=out, train_tokens=train_tokens, settings=settings
+    )
     data = {"folder": str(found.folder), **found.to_dict()}
     answer(data, as_json, lambda: show_interop.exported(found))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixlaw.cli.arguments import Json, a_path, answer
+from mixlaw.cli.arguments import Json, a_path, answer, number_in
 from mixlaw.cli.names import checkpoints as which_rows
 from mixlaw.cli.names import kinds, one_of, studies, units
 from mixlaw.cli.terminal import working
@@ -220,10 +220,7 @@ def _column_or_number(option: str, text: str | None) -> str | float | None:
     """Raises: StudyError: a number that counts nothing."""
     if text is None:
         return None
-    try:
-        number = float(text.replace("_", ""))
-    except ValueError:
-        number = None
+    number = number_in(text)
     if text == "" or (number is not None and not 0 < number < math.inf):
         raise StudyError(f"{option} {text!r} is neither a column nor a finite number above 0")
     return text if number is None else number

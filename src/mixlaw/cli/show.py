@@ -80,5 +80,5 @@ def left_out(study: Study) -> None:
     if staged := len(study.runs().staged()):
         line(
             f"{staged} rows changed their mixture during training: they are left out here, and "
-            f"speak in: mixlaw schedule {study.folder}"
+            f"speak in: mixlaw schedule {shlex.quote(str(study.folder))}"
         )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixlaw.cli.terminal import headed, line, notes, table
-from mixlaw.report.verdict import mixture_words
+from mixlaw.plots.evidence import noise_for, usable
+from mixlaw.report.next_steps import Known, next_steps
+from mixlaw.report.verdict import (
+    NOT_VERIFIED,
+    guess_words,
+    headline,
+    level_words,
+    other_scales,
+)
 from mixlaw.report.words import (
     against,
     distance_words,
@@ -24,6 +33,7 @@ from mixlaw.report.words import (
 
 if TYPE_CHECKING:
     from mixlaw.optimize import Decision, Interval
+    from mixlaw.optimize.decision import AtOtherScale
     from mixlaw.optimize.pareto import ParetoFront
     from mixlaw.study import Study
     from mixlaw.study.verification import Verification
@@ -31,15 +41,27 @@ if TYPE_CHECKING:
 MOST_TARGETS = 3
 """Whose changes are shown beside the objective's."""
 
-SURE, MOST_SURE = 0.8, 0.99
-"""Below the first more runs are proposed; beyond the second no number is said."""
+MOST_HEADING = 12
+"""Characters of a mixture's name that may head a column beside others."""
+
+MOST_STEPS = 3
+"""The first of these are told, where no command does them."""
+
+MOST_SURE = 0.99
+"""Beyond it no number is said."""
 
 WORTH_SAYING = 5e-5
 """A cost below this is none at the digits that are shown."""
 
 
 def forecasts(names: Sequence[str], data: dict[str, Any]) -> None:
-    """Forecasts of mixtures, as `mixlaw predict --json` has them."""
+    """Forecasts of mixtures, as `mixlaw predict --json` has them; several whose names are their
+    shares by letters, which are explained above."""
+    if len(names) > 1 and max(map(len, names)) > MOST_HEADING:
+        letters = [ascii_uppercase[k] if k < 26 else str(k + 1) for k in range(len(names))]
+        for letter, name in zip(letters, names, strict=True):
+            line(f"{letter}: {name}")
+        names = letters
     found = [forecast["targets"] for forecast in data["forecasts"]]
     rows = {
         target: [(f[target]["value"], f[target]["half_width"]) for f in found]
@@ -67,11 +89,12 @@ def forecast_table(
 
 def optimized(study: Study, found: Decision, *, everything: bool = False) -> None:
     """The mixture to train, in words; then what is expected of it, and why it is this one."""
-    _answer(study, found)
-    decision(found, everything=everything)
+    needs = study.forecaster().needs
+    _answer(study, found, needs)
+    _details(found, other_scales(needs, found), everything=everything)
 
 
-def decision(found: Decision, *, everything: bool = False) -> None:
+def _details(found: Decision, scales: Sequence[AtOtherScale], *, everything: bool) -> None:
     """Shares and forecasts; everything: also what moves them, other scales, the certificate."""
     others = {name: comparison.forecast for name, comparison in found.baselines.items()}
     everyone = {"recommended": found.forecast, **others}
@@ -89,7 +112,7 @@ def decision(found: Decision, *, everything: bool = False) -> None:
     forecast_table("forecast (weight)", list(everyone), rows, f"\n{title}")
     if everything:
         _sensitivities(found)
-        _other_scales(found)
+        _other_scales(found, scales)
         _trust(found)
         return
     left = len(found.forecast.targets) - len(targets)
@@ -97,14 +120,16 @@ def decision(found: Decision, *, everything: bool = False) -> None:
     line(f"--all: {more}what each domain changes, other scales, how the optimum was found")
 
 
-def _answer(study: Study, found: Decision) -> None:
-    """What a person needs who reads no further."""
+def _answer(study: Study, found: Decision, needs: Set[str]) -> None:
+    """What a person needs who reads no further; needs: what the law reads."""
+    runs = study.runs().static()
+    level = level_words(needs, usable(runs, found.objective), found)
     expected = found.forecast.objective
     width = f"{expected.half_width:.3f}" if np.isfinite(expected.half_width) else "unknown"
     points = {
         "gain": [
             f"{against(comparison.gain, name)}, {_sure(comparison.probability_better)} that it is "
-            "lower"
+            f"lower{guess_words(comparison)}"
             for name, comparison in found.baselines.items()
         ],
         "forecast": [
@@ -114,32 +139,25 @@ def _answer(study: Study, found: Decision) -> None:
         ],
         "how sure": [regret_words(found.regret)] if found.regret is not None else [],
         "limited by": [str(bound) for bound in found.active_bounds],
-        "mind": list(dict.fromkeys(found.warnings)),
+        "mind": [
+            *([f"{level[0].lower()}{level[1:-1]}"] if level else []),
+            *dict.fromkeys(found.warnings),
+        ],
     }
     if (found.guard_cost or 0) > WORTH_SAYING:
         points["limited by"].append(_guard_words(found))
     seen = study.verification()
-    points["how sure"].append("a forecast: not yet trained at that scale")
+    points["how sure"].append(NOT_VERIFIED)
     if seen is not None:
         gains = [against(gain.mean, name) for name, gain in seen.gains.items()]
         points["how sure"][-1] = f"trained at that scale it was {listing(gains)}"
-    text = f"Train on {mixture_words(found)}."
-    headed(text, {word: said for word, said in points.items() if said}, _following(study, found))
-
-
-def _following(study: Study, found: Decision) -> dict[str, str]:
-    """Commands that lead on, the most useful first."""
-    name = shlex.quote(str(study.home))
-    commands = {}
-    unsure = any(c.probability_better < SURE for c in found.baselines.values())
-    if unsure:
-        commands[f"mixlaw design {name} --next 4"] = "runs that would make it surer"
-    if not study.from_table and study.verification() is None:
-        commands[f"mixlaw verify {name}"] = "train it, and the baselines"
-    to = "" if study.config.export.to else " --to TRAINER"
-    commands[f"mixlaw export {name}{to}"] = "hand it to your trainer"
-    commands[f"mixlaw report {name}"] = "evidence, other mixtures"
-    return commands
+    head = headline(found, seen, noise_for(runs, found.objective, found))
+    steps = next_steps(Known(study, found, runs, head.mood, str(study.home)))
+    points["to do"] = [step.text for step in steps[:MOST_STEPS] if not step.command]
+    following = {step.command: step.gives for step in steps if step.command}
+    following[shlex.join(["mixlaw", "report", str(study.home)])] = "evidence, other mixtures"
+    text = f"{head.verb} {head.mixture}."
+    headed(text, {word: said for word, said in points.items() if said}, following)
 
 
 def _sure(probability: float) -> str:
@@ -204,20 +222,17 @@ def _sensitivities(found: Decision) -> None:
     table(["domain", "recommended", "objective", *targets], rows, title=title)
 
 
-def _other_scales(found: Decision) -> None:
+def _other_scales(found: Decision, scales: Sequence[AtOtherScale]) -> None:
     """How the optimum moves with scale, and what the recommended mixture loses there."""
-    if not found.scales:
+    if not scales:
         return
     names = [
         "recommended",
-        *(
-            " x ".join(short_count(n) for n in (s.num_params, s.train_tokens) if n)
-            for s in found.scales
-        ),
+        *(" x ".join(short_count(n) for n in (s.num_params, s.train_tokens) if n) for s in scales),
     ]
-    mixtures = [found.recommended, *(scale.mixture for scale in found.scales)]
+    mixtures = [found.recommended, *(scale.mixture for scale in scales)]
     rows = [[d, *(f"{m.get(d, 0.0):.3f}" for m in mixtures)] for d in found.recommended]
-    lost = (max(0.0, scale.recommended - scale.objective) for scale in found.scales)
+    lost = (max(0.0, scale.recommended - scale.objective) for scale in scales)
     rows.append(["recommended loses", "-", *(f"{cost:.4f}" for cost in lost)])
     table(["share", *names], rows, title="the optimum at other scales (parameters x tokens)")
 
@@ -272,9 +287,4 @@ def pair(interval: Interval) -> tuple[float, float]:
 
 def scale_text(num_params: float | None, train_tokens: float | None, level: float) -> str:
     """Over a table of forecasts: where they are, and their level."""
-    parts = []
-    if num_params is not None:
-        parts.append(f"{num_params:,.0f} parameters")
-    if train_tokens is not None:
-        parts.append(f"{train_tokens:,.0f} tokens")
-    return f"at {' and '.join(parts) or 'the scale of the runs'}, {level:.0%} intervals"
+    return f"at {scale_words(num_params, train_tokens)}, {level:.0%} intervals"

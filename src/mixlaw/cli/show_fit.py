@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +12,15 @@ from mixlaw.cli.show import left_out
 from mixlaw.cli.terminal import headed, heading, line, marked, notes, table
 from mixlaw.errors import StudyError
 from mixlaw.laws.noise import Noise, measured_noise
-from mixlaw.report.words import listing, number_of, percent, scale_words, unit_of
+from mixlaw.report.words import correlation, listing, number_of, percent, scale_words, unit_of
 
 if TYPE_CHECKING:
     from mixlaw.laws import CrossValidation, FittedLaws
+    from mixlaw.laws.scoring import Scores
     from mixlaw.study import Study
 
 SPLITS = {"scale": "new scale", "mixture": "new mixtures"}
+HELD_OUT = {"scale": "a new scale", "mixture": "new mixtures"}
 MOST_COMPARED, MOST_LAWS, MOST_TARGETS = 3, 6, 15
 MOST_WEAK = 4
 
@@ -65,8 +67,8 @@ def _answer(
     """What a person needs who reads no further."""
     validation = fitted.cross_validation
     scores = validation.scores[fitted.law]
-    deciding = scores[validation.deciding_split]
-    ratio = float((deciding.mae / deciding.mae_of_mean).mean())
+    deciding = validation.deciding_split
+    ratio = _of_mean(scores[deciding])
     word = next((text for most, text in WORDS.items() if ratio <= most), USELESS)
     runs, unit = validation.runs, unit_of(fitted.targets)
     mixtures = number_of(len(np.unique(runs.mixture_ids())), "mixture")
@@ -79,20 +81,27 @@ def _answer(
     for split in ("mixture", "scale"):
         if split in scores:
             points[SPLITS[split]] = [
-                f"off by {scores[split].mae.mean():.4f} where predicting the mean is off by "
-                f"{scores[split].mae_of_mean.mean():.4f} ({unit}); rank correlation "
-                f"{scores[split].spearman.mean():.2f} (1 is perfect)"
+                f"off by {scores[split].mae.mean():.4f}, {percent(_of_mean(scores[split]))} of the "
+                f"{scores[split].mae_of_mean.mean():.4f} that predicting the mean is off by "
+                f"({unit}); rank correlation {correlation(scores[split].spearman.mean())} (1 is "
+                "perfect)"
             ]
     points["at the target"] = [_widths(study, half_widths)]
-    points["weak on"] = [_weak(fitted)]
+    points["weak on"] = [_weak(fitted.targets, scores[deciding], f"on {HELD_OUT[deciding]}")]
     if num_findings:
         points["first read"] = [f"{number_of(num_findings, 'finding')}, at the end"]
     name = shlex.quote(str(study.home))
     following = {f"mixlaw optimize {name}": "the mixture to train"}
     if ratio > max(WORDS):
         following = {f"mixlaw design {name} --next 8": "more runs, for a law that predicts"}
-    text = f"The law {fitted.law} predicts runs that it has not seen {word}: its error is "
-    headed(f"{text}{percent(ratio)} of that of predicting the mean.", points, following)
+    text = f"The law {fitted.law} predicts runs that it has not seen {word}: on "
+    text += f"{HELD_OUT[deciding]} its error is {percent(ratio)} of that of predicting the mean."
+    headed(text, points, following)
+
+
+def _of_mean(scores: Scores) -> float:
+    """The law's error as a share of that of predicting the mean, both over all targets."""
+    return float(scores.mae.mean() / scores.mae_of_mean.mean())
 
 
 def _widths(study: Study, half_widths: Mapping[str, tuple[float, float]]) -> str:
@@ -105,20 +114,25 @@ def _widths(study: Study, half_widths: Mapping[str, tuple[float, float]]) -> str
     level = f"{study.config.fit.level:.0%} intervals"
     if not np.isfinite(found[-1]):
         return f"{where}: the runs cannot tell how wide {level} are there"
-    ends = f"{found[0]:.4f}" if len(found) == 1 else f"{found[0]:.4f} to ±{found[-1]:.4f}"
-    return f"{where}: {level} of ±{ends}, by target"
+    if len(found) == 1:
+        return f"{where}: {level} of ±{found[0]:.4f}"
+    return f"{where}: {level} of ±{found[0]:.4f} to ±{found[-1]:.4f}, by target"
 
 
-def _weak(fitted: FittedLaws) -> str:
+def _weak(targets: Sequence[str], scores: Scores, where: str) -> str:
     """Targets that the law predicts badly, worst first."""
-    scores = fitted.cross_validation.scores[fitted.law]["mixture"]
     ratio = (scores.mae / scores.mae_of_mean).tolist()
     order = sorted(range(len(ratio)), key=lambda t: -ratio[t])
-    weak = [f"{fitted.targets[t]} ({percent(ratio[t])})" for t in order if ratio[t] > WEAK]
+    weak = [f"{targets[t]} ({percent(ratio[t])})" for t in order if ratio[t] > WEAK]
     if weak:
-        return f"{listing(weak, MOST_WEAK)}, in brackets the share of the mean's error"
+        return f"{listing(weak, MOST_WEAK)}, in brackets the share of the mean's error {where}"
     worst = order[0]
-    return f"no target; the worst is {fitted.targets[worst]}, {percent(ratio[worst])} of the mean's"
+    if len(targets) == 1:
+        return f"no target; {targets[0]} is off by {percent(ratio[0])} of the mean's error {where}"
+    return (
+        f"no target; the worst is {targets[worst]}, {percent(ratio[worst])} of the mean's error "
+        f"{where}"
+    )
 
 
 def _candidates(validation: CrossValidation, chosen: str, most: int | None) -> None:

@@ -12,7 +12,7 @@ from mixlaw.cli import show_plans
 from mixlaw.cli.terminal import command, heading, line, notes, table
 from mixlaw.interop.handover import DOCUMENT
 from mixlaw.report.schedule_words import stage_names
-from mixlaw.report.words import plain, short_count
+from mixlaw.report.words import number_of, plain, short_count
 from mixlaw.runs import FAILED, RunTable, higher_is_better
 from mixlaw.study.taking import some
 
@@ -129,8 +129,9 @@ def _columns(found: Imported) -> None:
 
 def _counts(runs: RunTable) -> str:
     failed = len(set(runs.run[runs.status == FAILED].tolist()))
-    text = f"{len(set(runs.run.tolist()))} runs, {len(runs)} rows, {len(runs.domains)} domains, "
-    text += f"{len(runs.targets)} targets"
+    counted = {"run": len(set(runs.run.tolist())), "row": len(runs)}
+    counted |= {"domain": len(runs.domains), "target": len(runs.targets)}
+    text = ", ".join(number_of(number, what) for what, number in counted.items())
     return text + (f", {failed} failed" if failed else "")
 
 

@@ -29,7 +29,10 @@ def plan(found: Plan) -> None:
     if rows:
         table(["params", "tokens", *domains, "expected gain"], rows, title=title)
     if found.expected_regret is not None:
-        line(f"deciding now: expected to be {found.expected_regret:.2g} from the best mixture")
+        line(
+            f"the plan's own mixture of now is expected to be {found.expected_regret:.2g} from the "
+            "best one"
+        )
     line(found.reason)
     notes(found.warnings)
 

@@ -13,8 +13,11 @@ from mixlaw.cli.arguments import (
     StudyPath,
     Track,
     Workers,
+    a_count,
+    a_number,
     a_path,
     answer,
+    count_from,
     launch_of,
 )
 from mixlaw.cli.names import one_of, studies, trainers
@@ -27,7 +30,12 @@ WITHOUT = "Without a study"
 def plan(
     budget: Annotated[
         float,
-        typer.Option("--budget", metavar="FLOPS", help="FLOPs for proxy runs, for instance 1e20."),
+        typer.Option(
+            "--budget",
+            parser=a_number,
+            metavar="FLOPS",
+            help="FLOPs for proxy runs, for instance 1e20.",
+        ),
     ],
     study: Annotated[
         Path | None,
@@ -38,18 +46,22 @@ def plan(
         ),
     ] = None,
     num_params: Annotated[
-        float | None,
+        int | None,
         typer.Option(
-            min=1, metavar="N", rich_help_panel=WITHOUT, help="Parameters of the big run."
+            parser=a_count, metavar="N", rich_help_panel=WITHOUT, help="Parameters of the big run."
         ),
     ] = None,
     train_tokens: Annotated[
-        float | None,
-        typer.Option(min=1, metavar="N", rich_help_panel=WITHOUT, help="Its training tokens."),
+        int | None,
+        typer.Option(
+            parser=a_count, metavar="N", rich_help_panel=WITHOUT, help="Its training tokens."
+        ),
     ] = None,
     domains: Annotated[
         int | None,
-        typer.Option(min=2, metavar="N", rich_help_panel=WITHOUT, help="Number of domains."),
+        typer.Option(
+            parser=count_from(2), metavar="N", rich_help_panel=WITHOUT, help="Number of domains."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -101,7 +113,10 @@ def design(
     following: Annotated[
         int | None,
         typer.Option(
-            "--next", min=1, metavar="N", help="The next runs worth doing, given those so far."
+            "--next",
+            parser=a_count,
+            metavar="N",
+            help="The next runs worth doing, given those so far.",
         ),
     ] = None,
     export_to: Annotated[

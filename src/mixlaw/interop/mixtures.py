@@ -28,6 +28,10 @@ _SURE = {
 }
 _LIKELY = {*("r", "w", "p", "pi", "prob", "probs", "probability", "data", "domain", "train")}
 _SEPARATORS = re.compile(r"[/._:\- ]")
+_OF = re.compile(
+    r"(?:share|fraction|proportion|weight|ratio|percent|percentage|%)[ _]of[ _](?=\S)", re.I
+)
+"""Before a domain, in words: "share of web"."""
 _NAMES = ("name", "source_name", "domain", "dataset", "path", "paths", "data_path", "prefix")
 _WEIGHTS = ("weight", "target_ratio", "ratio", "proportion", "fraction", "share", "probability")
 _CUTS = 12
@@ -71,6 +75,8 @@ def sureness(pattern: str) -> int:
     last word before the domain does, 4 for mixlaw's own."""
     if pattern == "weight/*":
         return 4
+    if _OF.match(pattern):
+        return 3
     before = _SEPARATORS.split(pattern.partition("*")[0].rstrip("/._:- ").lower())
     words = {*before, *_SEPARATORS.split(pattern.partition("*")[2].lower())}
     if words & _SURE:
@@ -273,6 +279,9 @@ def unit_of_rows(weights: np.ndarray) -> str:
 
 def _patterns(column: str) -> Iterator[tuple[str, str]]:
     """("weight/*", "web"), and "data.*.weight" of "data.web.weight"."""
+    if spoken := _OF.match(column):
+        yield f"{column[: spoken.end()]}*", column[spoken.end() :]
+        return
     cuts = [match.end() for match in _SEPARATORS.finditer(column)]
     if len(cuts) > 2 * _CUTS:
         cuts = [*cuts[:_CUTS], *cuts[-_CUTS:]]

@@ -186,10 +186,11 @@ def rescaled(
     rounded = off > SUM_TOLERANCE
     if not rounded.any():
         return shares, None
-    low, high = totals[rounded].min(), totals[rounded].max()
+    ends = f"{totals[rounded].min():.6g}", f"{totals[rounded].max():.6g}"
+    summed = ends[0] if ends[0] == ends[1] else f"between {ends[0]} and {ends[1]}"
     return shares, (
         f"the shares of {rounded.sum()} of {plural(len(totals), 'row')} were rescaled to sum to 1; "
-        f"they summed to between {low:.6g} and {high:.6g}"
+        f"they summed to {summed}"
     )
 
 

@@ -57,7 +57,8 @@ class Intervals(ABC):
         split holds one draw only of the level error that all mixtures share at a new scale, and it
         may have been a lucky one.
 
-        Raises: FitError: the targets that count were never measured together.
+        Raises: FitError: a level outside (0, 1), or the targets that count were never measured
+            together.
         """
         coefficients = np.asarray(coefficients, float)
         folds = self.of_folds(

@@ -118,7 +118,14 @@ class HeldOut:
 
         With too few mixtures for the level, a Student t quantile times the root mean square of
         the residuals (about zero, not about their mean: a shared level error is an error).
+
+        Raises: FitError: a level outside (0, 1), or as `of_objective`.
         """
+        if not 0 < level < 1:
+            raise FitError(
+                f"the level of the intervals is {level}; it must lie between 0 and 1, as 0.9 does "
+                "for 90%"
+            )
         residuals, fold = self.of_objective(coefficients)
         size, m = np.abs(residuals), len(residuals)
         center = np.zeros((m, 1)) if folds is None else folds[fold]

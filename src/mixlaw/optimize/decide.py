@@ -204,7 +204,7 @@ class _Decider:
             name: self._compare(self._forecast(mixture), recommended, coefficients)
             for name, mixture in distinct(question.baselines).items()
         }
-        active = problem.active(point)
+        active = problem.active(solution.proportions)
         distance = None
         if question.support is not None:
             distance = distance_from_trained(recommended.mixture, self.names, question.support)
@@ -448,4 +448,10 @@ def _warnings(
         if comparison.forecast.violations:
             broken = "; ".join(comparison.forecast.violations)
             out.append(f"the baseline {name!r} breaks the constraints: {broken}")
+        if comparison.forecast.extrapolates:
+            outside = "; ".join(comparison.forecast.extrapolates)
+            out.append(
+                f"the baseline {name!r} lies outside the trained range ({outside}): its forecast, "
+                "and the gain over it, is a guess"
+            )
     return tuple(out)

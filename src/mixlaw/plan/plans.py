@@ -46,9 +46,11 @@ class Plan:
 
     Attributes:
         proposals: best first; when `stop`, the ones that are not worth it.
-        recommended: the mixture to decide for now; None while there are too few runs.
+        recommended: the mixture that the plan's own belief would decide for now, among all that
+            constraints allow. A decision keeps to the trained range and may name another: the next
+            runs may widen that range. None while there are too few runs.
         expected_regret: how much worse it is expected to be than the best one, in the objective's
-            unit; None while there are too few runs.
+            unit, by that belief; None while there are too few runs.
         expected_gain: of all proposals together; None as well.
         stop: whether that gain is below the threshold.
         reason: why to go on or to stop.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlaw.continual import Move
+from mixlaw.errors import FitError, StudyError
 from mixlaw.plots.marks import PANEL, WIDTH, Key, add_legend, draw_marks, draw_rings, log_axis
 from mixlaw.plots.style import INK, colour, new_figure, size_look, styled
 from mixlaw.plots.words import rewarm_words, scale_words, short, unit_of
@@ -31,9 +32,11 @@ def losses_by_share(found: ContinualAnswer, target: str) -> Figure:
     interval, as a line and a band.
 
     Returns: the figure.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. FitError: a target that was not fitted.
     """
     laws, main = found.laws, found.main
+    if target not in laws.targets:
+        raise FitError(f"{target!r} was not fitted; the targets are {list(laws.targets)}")
     t = laws.targets.index(target)
     figure = new_figure(PANEL, PANEL)
     axes = figure.add_subplot()
@@ -71,8 +74,13 @@ def moving_answers(lines: Sequence[Sequence[Move]]) -> Figure:
     Rings: the best share for the objective.
 
     Returns: the figure.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. StudyError: no line, or one of no move.
     """
+    if not lines or not all(lines):
+        raise StudyError(
+            f"the lines have {[len(line) for line in lines]} moves; give at least one line, each "
+            "of at least one move of a continual answer"
+        )
     figure = new_figure(WIDTH, 330)
     axes = figure.add_subplot()
     ticks = sorted({move.setting.train_tokens or 1.0 for line in lines for move in line})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlaw.errors import RunTableError, StudyError
 from mixlaw.optimize.decision import Decision
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.plots.marks import (
@@ -23,15 +24,18 @@ from mixlaw.plots.marks import (
     mixture_keys,
     number_tiles,
     rows_down,
+    targets_of,
 )
 from mixlaw.plots.style import GRID, MUTED, colour, mixture_look, new_figure, styled
-from mixlaw.plots.words import objective_unit, percent, short, target_names, unit_of
+from mixlaw.plots.words import listing, objective_unit, percent, short, target_names, unit_of
 from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study.verification import RECOMMENDED, Verification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_ABOVE = 6.0
+"""A cap that is so many times the epochs of any domain no longer stands in the picture."""
 MOST_NUMBERED = 14
 """Columns of tiles that have room for a number each."""
 
@@ -43,10 +47,15 @@ def mixture(decision: Decision, runs: RunTable | None = None) -> Figure:
     Args:
         runs: the trained ones, whose range is the thin line.
     Returns: the figure, the largest share on top.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. RunTableError: runs on other domains.
     """
     everyone = forecasts_of(decision)
     names = by_share(decision)
+    if runs is not None and (strangers := [name for name in names if name not in runs.domains]):
+        raise RunTableError(
+            f"the runs have no weights of {strangers}, which the decision mixes; they have "
+            f"{list(runs.domains)}: give the runs that the decision came from"
+        )
     figure = new_figure(WIDTH, 70 + 34 * len(names))
     axes = figure.add_subplot()
     shares = decision.recommended.array(names)
@@ -101,14 +110,15 @@ def epochs(decision: Decision, max_epochs: float | Mapping[str, float] | None = 
     """How often the target run reads each domain: bars; marks: under the baselines.
 
     Args:
-        max_epochs: the study's cap, of all domains or by name; upright lines.
+        max_epochs: the study's cap, of all domains or by name; upright lines. One far above all
+            that is read is told below, so that the rest can be seen.
     Returns: the figure, the most often read on top.
-    Raises: MissingExtraError: matplotlib is not installed. ValueError: the decision knows no
+    Raises: MissingExtraError: matplotlib is not installed. StudyError: the decision knows no
         epochs, for want of tokens per domain or of the run.
     """
     found = decision.forecast.epochs
     if not found:
-        raise ValueError(
+        raise StudyError(
             "the decision knows no epochs; give the study available_tokens per domain and the "
             "target's train_tokens"
         )
@@ -118,18 +128,25 @@ def epochs(decision: Decision, max_epochs: float | Mapping[str, float] | None = 
     rows_down(axes, [f"{short(name)}  {found[name]:.2g}" for name in names])
     bars = [found[name] for name in names]
     axes.barh(range(len(names)), bars, height=0.6, color=colour(RECOMMENDED), alpha=0.85)
+    most_read = max(bars)
     for name, look in mixture_look(list(decision.baselines)).items():
         other = decision.baselines[name].forecast.epochs
         seen = [other.get(domain, np.nan) for domain in names]
         draw_marks(axes, seen, range(len(names)), look, markersize=8, markeredgewidth=1.2)
-    for row, name in enumerate(names):
-        cap = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
-        if cap:
-            axes.vlines(cap, row - 0.45, row + 0.45, color=colour("rise"), linewidth=2.4)
+        most_read = max([most_read, *other.values()])
+    caps = max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(names, max_epochs)
+    known = {name: cap for name in names if (cap := caps.get(name))}
+    near = {name: cap for name, cap in known.items() if cap <= MOST_ABOVE * most_read}
+    for name, cap in near.items():
+        row = names.index(name)
+        axes.vlines(cap, row - 0.45, row + 0.45, color=colour("rise"), linewidth=2.4)
     axes.set_xlim(left=0)
-    axes.set_xlabel("epochs (passes over a domain's tokens)")
+    label = "epochs (passes over a domain's tokens)"
+    if far := sorted({cap for name, cap in known.items() if name not in near}):
+        label += f"\nother caps, far to the right: {listing(f'{cap:g}' for cap in far)}"
+    axes.set_xlabel(label if near else label.replace("other caps", "caps"))
     keys = [Key(RECOMMENDED, "bar", RECOMMENDED), *mixture_keys(list(decision.baselines))]
-    add_legend(figure, [*keys, *([Key("rise", "line", "cap")] if max_epochs else [])])
+    add_legend(figure, [*keys, *([Key("rise", "line", "cap")] if near else [])])
     return figure
 
 
@@ -218,6 +235,7 @@ def interactions(
     targets: Sequence[str] | None = None,
     *,
     units: Mapping[str, float] | None = None,
+    unit: str | None = None,
 ) -> Figure:
     """What one more percentage point of each domain does to each target, at the recommended
     mixture, the others giving in proportion. Blue: the target gets better.
@@ -226,15 +244,18 @@ def interactions(
         targets: the columns; default: all.
         units: target -> what counts as one, for instance its seed noise; default: the half width
             of its interval.
+        unit: the name of those units, which the figure tells below the tiles.
     Returns: the figure, numbers in the tiles of up to 14 columns.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. StudyError: a target that the decision
+        does not forecast.
     """
-    targets = list(targets or decision.forecast.targets)
+    targets = targets_of(decision, targets)
     found = change_per_point(decision, targets, units)
     better = improvement(targets) * found
     rows, columns = found.shape
     labels = target_names(targets)
-    figure = new_figure(max(WIDTH, 190 + 46 * columns), 60 + 26 * rows + 70)
+    unit = unit or ("those given" if units else f"the {decision.level:.0%} interval's half width")
+    figure = new_figure(max(WIDTH, 190 + 46 * columns), 60 + 26 * rows + 100)
     axes = figure.add_subplot()
     rows_down(axes, [short(name) for name in by_share(decision)])
     most = float(np.nanmax(np.abs(found))) if np.isfinite(found).any() else 1.0
@@ -248,6 +269,7 @@ def interactions(
         )
     narrow = columns <= 6 and max(len(name) for name in labels.values()) <= 8
     columns_on_top(axes, [short(labels[target], 18) for target in targets], narrow=narrow)
+    axes.set_xlabel(f"change of a target per percentage point, in units of\n{unit}")
     add_legend(figure, [Key("heat", "bar", "better"), Key("rise", "bar", "worse")])
     return figure
 
@@ -297,9 +319,10 @@ def forecasts(
         targets: default: all.
         verification: what was observed when the mixtures were trained: hollow stars.
     Returns: the figure, a panel for each unit.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. StudyError: a target that the decision
+        does not forecast.
     """
-    targets = list(targets or decision.forecast.targets)
+    targets = targets_of(decision, targets)
     panels: dict[str, list[str | None]] = {objective_unit(decision.objective): [None]}
     for target in targets:
         panels.setdefault(unit_of([target]), []).append(target)
@@ -327,13 +350,14 @@ def _forecast_panel(
     rows_down(axes, [short(names[target], 18) if target else "objective" for target in rows])
     step = 0.8 / len(everyone)
     for k, (name, found) in enumerate(everyone.items()):
-        seen = verification.mixtures[name] if verification else None
+        seen = verification.mixtures.get(name) if verification else None
         for row, target in enumerate(rows):
             y = row + step * (k - (len(everyone) - 1) / 2)
             interval = found.targets[target] if target else found.objective
             draw_interval(axes, y, interval, looks[name])
             if seen is not None:
-                observed = [seen.targets[target][1]] if target else list(seen.observed)
+                measured = [seen.targets[target][1]] if target and target in seen.targets else []
+                observed = measured if target else list(seen.observed)
                 draw_marks(axes, observed, [y] * len(observed), ("ink", "star"), **HOLLOW_STAR)
     for row in range(1, len(rows)):
         axes.axhline(row - 0.5, color=GRID, linewidth=0.8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixlaw.errors import RunTableError
 from mixlaw.laws.points import scale_levels
 from mixlaw.laws.splits import MIXTURE_SPLIT, SCALE_SPLIT, scale_ids
 from mixlaw.laws.validation import CrossValidation
@@ -43,10 +44,19 @@ class Swarm:
 
 
 def usable(runs: RunTable, objective: Objective) -> RunTable:
-    """Finished runs of the swarm for which the objective was measured."""
+    """Finished runs of the swarm for which the objective was measured.
+
+    Raises: RunTableError: there are none. StudyError: the table lacks a target of the objective.
+    """
     done = runs.done()
     done = done.select(done.role != "verify")
-    return done.select(np.isfinite(objective_values(done, objective)))
+    found = done.select(np.isfinite(objective_values(done, objective)))
+    if not len(found):
+        raise RunTableError(
+            f"none of the {len(runs)} runs is finished and measured all targets of the objective, "
+            f"{list(objective.targets)}; give the runs that the decision came from"
+        )
+    return found
 
 
 def known(counts: np.ndarray) -> float | None:

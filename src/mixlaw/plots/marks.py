@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlaw.errors import StudyError
 from mixlaw.optimize.decision import Decision, Forecast, Interval
 from mixlaw.plots.style import INK, MARKS, PAPER, colour, mixture_look
 from mixlaw.plots.words import plain, short_count
@@ -89,6 +90,14 @@ def forecasts_of(decision: Decision) -> dict[str, Forecast]:
     """Mixture name -> forecast, the recommended one first."""
     others = {name: comparison.forecast for name, comparison in decision.baselines.items()}
     return {RECOMMENDED: decision.forecast, **others}
+
+
+def targets_of(decision: Decision, asked: Sequence[str] | None) -> list[str]:
+    """Those asked for, or all. Raises: StudyError: one that the decision does not forecast."""
+    known = list(decision.forecast.targets)
+    if strangers := [target for target in asked or () if target not in known]:
+        raise StudyError(f"the decision forecasts no {strangers}; its targets are {known}")
+    return list(asked or known)
 
 
 def rows_down(axes: Any, labels: Sequence[str]) -> None:

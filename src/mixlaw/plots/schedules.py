@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixlaw.errors import MixtureError
 from mixlaw.plots.marks import Key, add_legend
 from mixlaw.plots.style import MUTED, PAPER, colour, new_figure, styled
 from mixlaw.plots.words import percent, plain, short
@@ -44,8 +45,11 @@ def schedule_bars(schedules: Mapping[str, Schedule], domains: Sequence[str]) -> 
         schedules: title -> schedule; the first sets order and shades of the domains.
         domains: all that may occur.
     Returns: the figure.
-    Raises: MissingExtraError: matplotlib is not installed.
+    Raises: MissingExtraError: matplotlib is not installed. MixtureError: no schedule, or one with a
+        domain that is not among `domains`.
     """
+    if not schedules:
+        raise MixtureError("there is no schedule to draw; give one by its title at least")
     titles = list(schedules)
     looks = shades(schedules[titles[0]], domains)
     figure = new_figure(WIDTH, HEIGHT)

@@ -42,18 +42,21 @@ def short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
+WRITTEN_OUT = 1e7
+"""Counts below it are written out, others shortened."""
+
+
 def count(number: float) -> str:
     """Written out below ten million, shortened above."""
-    return f"{number:,.0f}" if number < 1e7 else short_count(number)
+    return f"{number:,.0f}" if number < WRITTEN_OUT else short_count(number)
 
 
 def scale_words(num_params: float | None, train_tokens: float | None) -> str:
-    """ "147,456 parameters and 184,320 tokens"."""
-    parts = []
-    if num_params is not None and np.isfinite(num_params):
-        parts.append(f"{count(num_params)} parameters")
-    if train_tokens is not None and np.isfinite(train_tokens):
-        parts.append(f"{count(train_tokens)} tokens")
+    """ "147,456 parameters and 184,320 tokens"; both written out, or both shortened."""
+    said = {"parameters": num_params, "tokens": train_tokens}
+    known = {what: n for what, n in said.items() if n is not None and np.isfinite(n)}
+    written = count if max(known.values(), default=0) < WRITTEN_OUT else short_count
+    parts = (f"{written(number)} {what}" for what, number in known.items())
     return " and ".join(parts) or "the scale of the runs"
 
 

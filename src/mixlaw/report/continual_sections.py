@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixlaw import plots
-from mixlaw.continual import Move
+from mixlaw.continual import Critical, Move
 from mixlaw.files import digest
 from mixlaw.report.blocks import Code, Notes, Part, Picture, Section, Table
 from mixlaw.report.continual_words import (
@@ -57,7 +57,7 @@ def headline(found: ContinualAnswer) -> Headline:
     """The top of a page that is about continuing alone."""
     critical, new = found.main.critical, new_words(found)
     mood, verdict = _verdict(found)
-    share = f"up to {share_text(critical, f' {new}')}"
+    share = _safe_words(critical, new)
     if critical.end == "replay":
         share = f"replay, for no share of {new} is forecast to keep the old"
     return Headline(
@@ -68,6 +68,21 @@ def headline(found: ContinualAnswer) -> Headline:
         tiles=_tiles(found),
         verb="Continue on",
     )
+
+
+def _safe_words(critical: Critical, new: str) -> str:
+    """Up to where the interval keeps the old, then the forecast alone; a guess is marked as one."""
+    share, sure = share_text(critical), percent(_sure_share(critical))
+    if is_guess(critical) or sure == share:
+        return f"up to {share_text(critical, f' {new}')}"
+    if not _sure_share(critical):
+        return f"up to {share} {new} by the forecast alone; no share is sure to keep the old"
+    return f"up to {sure} {new}, or {share} by the forecast alone"
+
+
+def _sure_share(critical: Critical) -> float:
+    """The low end of the interval, rounded down to whole points."""
+    return math.floor(100 * critical.low) / 100
 
 
 def next_steps(study: Study, found: ContinualAnswer) -> tuple[Step, ...]:
@@ -84,7 +99,7 @@ def next_steps(study: Study, found: ContinualAnswer) -> tuple[Step, ...]:
     if critical.end == "replay":
         steps.append(Step(f"Do not continue on {new} so: even replay alone loses some of the old."))
     elif critical.low > 0:
-        sure = percent(math.floor(100 * critical.low) / 100)
+        sure = percent(_sure_share(critical))
         text = (
             f"To be on the safe side, continue on no more than {sure} {new}: up to there the "
             f"{critical.level:.0%} interval keeps the old."

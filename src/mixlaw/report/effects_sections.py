@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 
 from mixlaw import plots
+from mixlaw.optimize.decision import Decision
+from mixlaw.optimize.limits import CURVED, FIXED, FLOOR, GROUP, ActiveBound
 from mixlaw.plots.decisions import by_share, change_per_point, improvement, pulls, tile_text
 from mixlaw.plots.evidence import target_noise
 from mixlaw.report.blocks import Picture, Section, Table
 from mixlaw.report.drawn import drawn
 from mixlaw.report.sections import Facts
-from mixlaw.report.words import percent, plain, signed, target_names
+from mixlaw.report.words import listing, percent, plain, signed, target_names
 from mixlaw.runs import higher_is_better
 
+SIGN = {"lower": 1, "upper": -1}
 MOST_BESIDE = 3
 """Targets of the table beside a picture."""
 MOST_ROWS_BESIDE, MOST_COLUMNS_BESIDE = 14, 8
@@ -31,7 +34,7 @@ def effects_section(facts: Facts) -> Section:
     )
     figure = plots.sensitivities(facts.decision)
     label = "Bars: change of the objective by one more point of each domain, through each target."
-    slopes = drawn(figure, name="slopes", label=label, says=_objective_words(facts))
+    slopes = drawn(figure, name="slopes", label=label, says=_objective_words(facts.decision))
     tiles, targets = _tiles(facts), list(facts.decision.forecast.targets)
     parts = [slopes, tiles, _table(facts, targets)]
     if tiles.wide:
@@ -40,9 +43,9 @@ def effects_section(facts: Facts) -> Section:
     return Section("effects", "What each domain does", lead, tuple(parts))
 
 
-def _objective_words(facts: Facts) -> str:
+def _objective_words(decision: Decision) -> str:
     """What holds the mixture: targets that pull against each other, and bounds."""
-    decision, text = facts.decision, ""
+    text = ""
     by_domain = {
         domain: [changes[j] for changes in pulls(decision).values()]
         for j, domain in enumerate(by_share(decision))
@@ -57,16 +60,40 @@ def _objective_words(facts: Facts) -> str:
             f"Targets pull hardest against each other on {plain(most)}: a point of it helps some "
             f"and hurts others by {torn[most]:.4f} of the objective each way. "
         )
+    return text + held_words(decision)
+
+
+def held_words(decision: Decision) -> str:
+    """Which bounds and limits the pulls that are left go against."""
+    if not decision.active_bounds:
+        return "No bound holds a share, so at the optimum the pulls cancel out."
     found = {name: one.objective for name, one in decision.sensitivities.items()}
-    held = [bound for bound in decision.active_bounds if bound.domain in found]
-    if not held:
-        return text + "No bound holds a share, so at the optimum the pulls cancel out."
-    dearest = max(held, key=lambda bound: abs(found[bound.domain]))
-    return text + (
-        f"The bound that matters most is the {dearest.side} one of {plain(dearest.domain)} at "
-        f"{percent(dearest.bound)}: one more point changes the objective by "
-        f"{signed(found[dearest.domain])}."
-    )
+    joint = [bound for bound in decision.active_bounds if bound.reason in (GROUP, CURVED, FLOOR)]
+    held = [bound for bound in decision.active_bounds if bound not in joint]
+    # A lower bound holds a share that would rather fall, so that more of it hurts.
+    held = [b for b in held if b.reason == FIXED or found[b.domain] * SIGN[b.side] > 0]
+    sentences = []
+    if held:
+        dearest = max(held, key=lambda bound: abs(found[bound.domain]))
+        what = "fixed share" if dearest.reason == FIXED else f"{dearest.side} one"
+        sentences.append(
+            f"The bound that matters most is the {what} of {plain(dearest.domain)} at "
+            f"{percent(dearest.bound)}: one more point changes the objective by "
+            f"{signed(found[dearest.domain])}."
+        )
+    if joint:
+        also, what = "also " if held else "", listing(map(_joint_words, joint))
+        sentences.append(f"Several shares at once are {also}held by {what}.")
+    return " ".join(sentences) or "No single bound holds the mixture."
+
+
+def _joint_words(bound: ActiveBound) -> str:
+    """A limit on more than one share."""
+    if bound.reason == FLOOR:
+        return f"the floor of {plain(bound.domain)}"
+    if bound.reason == CURVED:
+        return plain(bound.domain)
+    return f"the {bound.side} bound {percent(bound.bound)} of group {plain(bound.domain)}"
 
 
 def _units(facts: Facts, targets: list[str]) -> tuple[Mapping[str, float], str]:
@@ -104,7 +131,7 @@ def _tiles(facts: Facts) -> Picture:
             if better[i, j] != 0
         ]
         says += f"Apart from a domain's own target, {' and '.join(words)}."
-    figure = plots.interactions(decision, targets, units=units)
+    figure = plots.interactions(decision, targets, units=units, unit=unit)
     label = "Tiles: how much better or worse each target gets by one more point of each domain."
     wide = len(domains) > MOST_ROWS_BESIDE or len(targets) > MOST_COLUMNS_BESIDE
     return drawn(figure, name="tiles", label=label, says=says + facts.not_drawn(), wide=wide)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mixlaw import plots
-from mixlaw.optimize.decision import Decision
+from mixlaw.optimize.decision import AtOtherScale, Decision
 from mixlaw.optimize.pareto import ParetoFront
 from mixlaw.report.blocks import Notes, Section, Stack, Table
 from mixlaw.report.drawn import drawn
 from mixlaw.report.sections import Facts
+from mixlaw.report.verdict import other_scales
 from mixlaw.report.words import listing, percent, plain, short_count
 from mixlaw.study.verification import RECOMMENDED
 
@@ -19,8 +22,8 @@ def freedom_section(facts: Facts) -> Section:
     label = "Bars: the range of each share among mixtures that are nearly as good."
     picture = drawn(figure, name="free", label=label, says=_free_words(decision))
     beside: list[Table | Notes] = [_ranges(decision)]
-    if decision.scales:
-        beside.append(_other_scales(decision))
+    if scales := other_scales(facts.laws.needs, decision):
+        beside.append(_other_scales(decision, scales))
     lead = (
         "The law predicts an objective within "
         f"{decision.region.tolerance:.2g} of the best for every share in these ranges, if the "
@@ -49,15 +52,15 @@ def _ranges(decision: Decision) -> Table:
     return Table("Shares that are nearly as good", columns, rows)
 
 
-def _other_scales(decision: Decision) -> Table:
-    mixtures = [decision.recommended, *(scale.mixture for scale in decision.scales)]
+def _other_scales(decision: Decision, scales: Sequence[AtOtherScale]) -> Table:
+    mixtures = [decision.recommended, *(scale.mixture for scale in scales)]
     rows = [
         [plain(d), *(f"{mixture.get(d, 0.0):.1%}" for mixture in mixtures)]
         for d in decision.recommended
     ]
-    costs = [scale.recommended - scale.objective for scale in decision.scales]
+    costs = [scale.recommended - scale.objective for scale in scales]
     rows.append(["cost of the recommended", "-", *(f"{cost:.4f}" for cost in costs)])
-    counts = ((scale.num_params, scale.train_tokens) for scale in decision.scales)
+    counts = ((scale.num_params, scale.train_tokens) for scale in scales)
     names = [" × ".join(short_count(n) for n in pair if n) for pair in counts]
     return Table(
         "The optimum at other scales (parameters × tokens)",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 
 import numpy as np
 
+from mixlaw.mixture import Mixture
 from mixlaw.optimize.decision import Decision
 from mixlaw.optimize.limits import EPOCH_CAP, SUPPORT
-from mixlaw.report.sections import Facts
-from mixlaw.report.verdict import CONFIRMED, NOT_CONFIRMED, UNTESTED, Step
+from mixlaw.plots.evidence import usable
+from mixlaw.report.verdict import CONFIRMED, NOT_CONFIRMED, SURE, UNTESTED, Step, rivals
 from mixlaw.report.words import (
     count,
     listing,
@@ -20,35 +22,59 @@ from mixlaw.report.words import (
     signed,
     target_names,
 )
-from mixlaw.runs import higher_is_better
+from mixlaw.runs import RunTable, higher_is_better
 from mixlaw.study import Study
 
-SURE = 0.8
-"""Probability to beat a baseline below which more runs are proposed."""
 WORTH_RUNS = 1e-3
 """A promise beyond the trained range, below this share of the objective, is not worth runs."""
 GIVEN_UP = 0.25
 """A target that gets worse by less than this share of its spread over the runs is not told."""
+WORTH_SAYING = 5e-4
+"""A difference below this is none at the digits that are shown."""
+SAME_SHARE = 0.01
+"""One percentage point: mixtures that differ by less in every domain count as the same."""
 MOST_NAMED = 3
 MORE_RUNS = 8
 
 
-def next_steps(facts: Facts, mood: str) -> tuple[Step, ...]:
-    """The most pressing first.
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What the next steps follow from.
 
-    Args:
+    Attributes:
+        runs: those of one mixture throughout, verified ones too.
         mood: of the headline.
+        place: the study, as the commands name it.
     """
-    steps = [_trial(facts, mood), _more_runs(facts), _text(facts), _given_up(facts)]
-    steps.append(_forbidden(facts.decision))
-    export = _export(facts, mood)
-    steps = [export, *steps] if mood == CONFIRMED else [*steps, export]
+
+    study: Study
+    decision: Decision
+    runs: RunTable
+    mood: str
+    place: str
+
+    def command(self, command: str, *more: str) -> str:
+        """A command line for the study."""
+        return shlex.join(["mixlaw", command, self.place, *more])
+
+
+def next_steps(known: Known) -> tuple[Step, ...]:
+    """The most pressing first."""
+    steps = [_trial(known), _more_runs(known), _text(known.decision), _given_up(known)]
+    steps += [_held_back(known.decision), _schedule(known)]
+    export = _export(known)
+    steps = [export, *steps] if known.mood == CONFIRMED else [*steps, export]
     return tuple(step for step in steps if step is not None)
+
+
+def place_of(study: Study) -> str:
+    """A study as one names it beside its folder."""
+    return plain(study.folder.resolve().name)
 
 
 def command_of(study: Study, command: str, *more: str) -> str:
     """A command line for a study, as one would type it beside its folder."""
-    return shlex.join(["mixlaw", command, plain(study.folder.resolve().name), *more])
+    return shlex.join(["mixlaw", command, place_of(study), *more])
 
 
 def trainer_of(study: Study) -> tuple[str, ...]:
@@ -56,38 +82,65 @@ def trainer_of(study: Study) -> tuple[str, ...]:
     return () if study.config.export.to else ("--to", "TRAINER")
 
 
-def _trial(facts: Facts, mood: str) -> Step | None:
+def _trial(known: Known) -> Step | None:
     """Train it, before much depends on it."""
-    decision = facts.decision
+    decision = known.decision
     where = scale_words(decision.num_params, decision.train_tokens)
-    if mood == CONFIRMED:
+    if known.mood == CONFIRMED:
         return None
-    if mood == NOT_CONFIRMED:
+    if known.mood == NOT_CONFIRMED:
         return Step(
             "Do not train on it yet: a baseline was as good or better. Train more runs around it "
             "and fit again.",
-            command_of(facts.study, "design", "--next", f"{MORE_RUNS}"),
+            known.command("design", "--next", f"{MORE_RUNS}"),
+            "runs that would make it surer",
         )
-    if mood != UNTESTED:
+    if known.mood != UNTESTED:
         return Step(
             "Raise verify.seeds in study.yaml and verify again: what was trained does not settle "
             "it.",
-            command_of(facts.study, "verify"),
+            known.command("verify"),
+            "train it with more seeds",
         )
-    others = [plain(name) for name in decision.baselines] or ["what you use now"]
-    if facts.study.from_table:
+    if not known.study.from_table:
+        others = [plain(name) for name in decision.baselines] or ["what you use now"]
+        text = f"Verify it: train a model of {where} on it and on {listing(others)}."
+        return Step(text, known.command("verify"), "train it, and the baselines")
+    if _is_trained(known, decision.recommended):
         return Step(
-            f"Train {listing(['it', *others])} once each at {where}, or as near as you can afford, "
-            "before much depends on it: the gain is a forecast."
+            f"Compare: the runs have a mixture within a percentage point of it in every domain, "
+            f"trained at {where}."
         )
-    text = f"Verify it: train a model of {where} on it and on {listing(others)}."
-    return Step(text, command_of(facts.study, "verify"))
+    allowed = rivals(decision)
+    seen = [name for name in allowed if _is_trained(known, allowed[name].forecast.mixture)]
+    others = [plain(name) for name in allowed if name not in seen]
+    if not allowed:
+        others = ["what you use now"]
+    text = f"Train {listing(['it', *others])} once{' each' if others else ''} at {where}, or as "
+    text += "near as you can afford, before much depends on it: this mixture is not verified yet"
+    if seen:
+        text += (
+            f" ({listing(map(plain, seen))} {'was' if len(seen) == 1 else 'were'} trained there)"
+        )
+    return Step(f"{text}.")
 
 
-def _more_runs(facts: Facts) -> Step | None:
-    """Where the runs do not yet decide."""
-    decision, reasons = facts.decision, []
-    unsure = [n for n, c in decision.baselines.items() if c.probability_better < SURE]
+def _is_trained(known: Known, mixture: Mixture) -> bool:
+    """Whether a run of the target scale had this mixture."""
+    runs = known.runs.done()
+    here = np.abs(runs.weights - mixture.array(runs.domains)).max(axis=1) < SAME_SHARE
+    for axis in ("num_params", "train_tokens"):
+        wanted = getattr(known.decision, axis)
+        if wanted is not None:
+            here &= np.isclose(getattr(runs, axis), wanted, rtol=1e-9)
+    return bool(here.any())
+
+
+def _more_runs(known: Known) -> Step | None:
+    """Where the runs do not yet decide. A baseline that breaks the constraints may well be better:
+    more runs do not change that."""
+    decision, reasons = known.decision, []
+    unsure = [n for n, c in rivals(decision).items() if c.probability_better < SURE]
     if unsure:
         reasons.append(f"it is not sure to be better than {listing(map(plain, unsure))}")
     edge = [b for b in decision.active_bounds if b.reason == SUPPORT]
@@ -103,13 +156,13 @@ def _more_runs(facts: Facts) -> Step | None:
         reasons.append("no trained mixture is near it")
     if not reasons:
         return None
-    command = command_of(facts.study, "design", "--next", f"{MORE_RUNS}")
-    return Step(f"Train more runs there: {'; '.join(reasons)}.", command)
+    text = f"Train more runs there: {'; '.join(reasons)}."
+    command = known.command("design", "--next", f"{MORE_RUNS}")
+    return Step(text, command, "runs that would make it surer")
 
 
-def _text(facts: Facts) -> Step | None:
+def _text(decision: Decision) -> Step | None:
     """Which domain is worth more text."""
-    decision = facts.decision
     capped = [
         bound.domain
         for bound in decision.active_bounds
@@ -126,13 +179,13 @@ def _text(facts: Facts) -> Step | None:
     )
 
 
-def _given_up(facts: Facts) -> Step | None:
+def _given_up(known: Known) -> Step | None:
     """Targets that get worse than under every baseline."""
-    decision = facts.decision
-    losses = {}
+    decision, losses = known.decision, {}
+    swarm = usable(known.runs, decision.objective)
     for target, mine in decision.forecast.targets.items():
         others = [c.forecast.targets[target].value for c in decision.baselines.values()]
-        spread = float(np.nanstd(facts.swarm.column(target))) if len(facts.swarm) else 0.0
+        spread = float(np.nanstd(swarm.column(target))) if len(swarm) else 0.0
         sense = -1.0 if higher_is_better(target) else 1.0
         worse = min((sense * (mine.value - other) for other in others), default=0.0)
         if spread > 0 and worse > GIVEN_UP * spread:
@@ -150,21 +203,34 @@ def _given_up(facts: Facts) -> Step | None:
     )
 
 
-def _forbidden(decision: Decision) -> Step | None:
-    """Baselines that may not be trained as they are."""
-    broken = {n: c.forecast.violations for n, c in decision.baselines.items()}
-    told = [f"{plain(name)} ({plain(found[0])})" for name, found in broken.items() if found]
-    if not told:
+def _held_back(decision: Decision) -> Step | None:
+    """Baselines that are better because they break the constraints."""
+    better = [
+        f"{plain(name)} ({-comparison.gain:.3f} lower)"
+        for name, comparison in decision.baselines.items()
+        if comparison.forecast.violations and comparison.gain < -WORTH_SAYING
+    ]
+    if not better:
         return None
     return Step(
-        f"Fall back on none of these as they are, they break your own constraints: {listing(told)}."
+        "Loosen a constraint if that is worth it: forecast better than the recommended mixture, "
+        f"but not allowed by your constraints: {listing(better)}."
     )
 
 
-def _export(facts: Facts, mood: str) -> Step | None:
-    if mood == NOT_CONFIRMED:
+def _schedule(known: Known) -> Step | None:
+    """The order of the data, where the study asks for it and there is no answer of today."""
+    study = known.study
+    if study.config.schedule is None or study.schedule_decision() is not None:
         return None
-    tokens = facts.decision.train_tokens
+    text = "Ask whether the mixture should change during training: the study has a schedule section"
+    return Step(f"{text}.", known.command("schedule"), "whether its order matters")
+
+
+def _export(known: Known) -> Step | None:
+    if known.mood == NOT_CONFIRMED:
+        return None
+    tokens = known.decision.train_tokens
     run = f" of {count(tokens)} tokens" if tokens else ""
-    command = command_of(facts.study, "export", *trainer_of(facts.study))
-    return Step(f"Hand it to the trainer for the run{run}.", command)
+    command = known.command("export", *trainer_of(known.study))
+    return Step(f"Hand it to the trainer for the run{run}.", command, "hand it to your trainer")

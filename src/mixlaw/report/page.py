@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -28,10 +29,14 @@ from mixlaw.report.blocks import Picture, Section, kind
 from mixlaw.report.explorer import explorer
 from mixlaw.report.explorer.embed import Embedded, embed
 from mixlaw.report.explorer.payload import NUM_DRAWS
-from mixlaw.report.next_steps import next_steps
-from mixlaw.report.verdict import Headline, headline
+from mixlaw.report.next_steps import Known, command_of, next_steps, place_of
+from mixlaw.report.verdict import Headline, headline, level_words
 from mixlaw.report.words import plain
 from mixlaw.study import Study
+from mixlaw.study.artefacts import CONTINUAL, SCHEDULE, VERIFICATION
+
+RENEWED_BY = {VERIFICATION: "verify", SCHEDULE: "schedule", CONTINUAL: "continual"}
+"""Command that makes an answer anew."""
 
 
 def write_report(study: Study, *, draws: int = NUM_DRAWS, path: Path | None = None) -> Path:
@@ -85,12 +90,22 @@ def render(study: Study, *, draws: int = NUM_DRAWS) -> str:
 def _page(study: Study) -> _Page:
     """Of a study that decides a mixture."""
     facts, continued = sections.Facts.of(study), study.continual_answer()
-    head = headline(facts.decision, facts.verification, facts.noise)
-    head = replace(head, steps=next_steps(facts, head.mood))
+    head = headline(
+        facts.decision,
+        facts.verification,
+        facts.noise,
+        level=level_words(facts.laws.needs, facts.swarm, facts.decision),
+    )
+    known = Known(study, facts.decision, facts.runs, head.mood, place_of(study))
+    head = replace(head, steps=next_steps(known))
     scheduled, seen = study.schedule_decision(), study.schedule_verification()
+    answers = {VERIFICATION: facts.verification, SCHEDULE: scheduled, CONTINUAL: continued}
     return _Page(
         schedule_sections.with_schedule(study, head, scheduled, seen),
-        run_sections.warnings_of(facts),
+        (
+            *run_sections.warnings_of(facts),
+            *_stale(study, answers),
+        ),
         [
             sections.mixture_section(facts),
             sections.forecast_section(facts),
@@ -110,13 +125,28 @@ def _page(study: Study) -> _Page:
     )
 
 
+def _stale(study: Study, answers: Mapping[str, object | None]) -> list[str]:
+    """One sentence for each answer that lies in the folder and is not of the present state.
+
+    Args: answers: file -> what it gave; None: not of the present state.
+    """
+    asked = {SCHEDULE} if study.from_table else {SCHEDULE, VERIFICATION}
+    asked |= set() if study.config.continual is None else {CONTINUAL}
+    return [
+        f"{name} is of an earlier state (the runs, the study file or mixlaw changed since) and is "
+        f"not shown; renew it: {command_of(study, RENEWED_BY[name])}"
+        for name, answer in answers.items()
+        if answer is None and name in asked and (study.folder / name).exists()
+    ]
+
+
 def _continual_page(study: Study) -> _Page:
     """Of a study that only continues a model. Raises: StudyError: it has not yet."""
     found = study.continual_answer()
     if found is None:
         raise StudyError(
             f"{study.folder} has no answer of its present settings; first: "
-            f"mixlaw continual {study.folder}"
+            f"mixlaw continual {shlex.quote(str(study.folder))}"
         )
     head = continual_sections.headline(found)
     return _Page(

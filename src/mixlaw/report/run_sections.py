@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 
 import numpy as np
 from scipy import __version__ as scipy_version
@@ -234,7 +235,7 @@ def facts_section(facts: Facts) -> Section:
     if not study.from_table:
         rows.append(["corpus", study.corpus().digest])
     table = Table("Versions and digests", ["what", "value"], rows, frozenset({0, 1}), wide=True)
-    folder = plain(study.folder.name)
+    folder = shlex.quote(plain(study.folder.name))
     steps = ["fit", "optimize", "report"]
     if not study.from_table:
         steps = ["corpus", "design", "train", "fit", "optimize", "verify", "report"]

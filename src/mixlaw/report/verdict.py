@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixlaw.optimize import Decision
-from mixlaw.plots.evidence import Noise
+from mixlaw.optimize import Comparison, Decision
+from mixlaw.optimize.decision import AtOtherScale
+from mixlaw.plots.evidence import Noise, known
 from mixlaw.report.words import (
     against,
+    count,
     listing,
     number_of,
     objective_unit,
@@ -18,17 +21,31 @@ from mixlaw.report.words import (
     plain,
     scale_words,
 )
+from mixlaw.runs import RunTable
 from mixlaw.study.verification import RECOMMENDED, Gain, Verification
 
 CONFIRMED, UNCLEAR, NOT_CONFIRMED, UNTESTED = "good", "unclear", "bad", "untested"
 
+SURE = 0.8
+"""Probability to beat a baseline below which the runs cannot tell."""
+
+SAME_OPTIMUM = 1e-3
+
+TRAIN, GUESS = "Train on", "The runs cannot tell yet; the best guess is"
+NOT_VERIFIED = "a forecast: this mixture is not verified yet"
+
 
 @dataclass(frozen=True)
 class Step:
-    """Something to do, and the command that does it; "" where there is none."""
+    """Something to do, and the command that does it; "" where there is none.
+
+    Attributes:
+        gives: what the command gives, for a terminal.
+    """
 
     text: str
     command: str = ""
+    gives: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,17 +72,17 @@ class Headline:
     verdict: str
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
-    verb: str = "Train on"
+    verb: str = TRAIN
     steps: tuple[Step, ...] = ()
 
 
 def headline(
-    decision: Decision, verification: Verification | None, noise: Noise | None
+    decision: Decision, verification: Verification | None, noise: Noise | None, *, level: str = ""
 ) -> Headline:
-    """Everything above the first section."""
-    sentences = [_promise(decision)]
+    """Everything above the first section; level: as `level_words` has it."""
+    sentences = [_promise(decision), *([level] if level else [])]
     if verification is None:
-        mood, verdict = UNTESTED, "A forecast: not yet verified at the target scale"
+        mood, verdict = UNTESTED, NOT_VERIFIED.capitalize()
     else:
         mood, verdict = _judge(verification, noise)
         sentences.append(_seen(decision, verification, noise))
@@ -75,7 +92,22 @@ def headline(
         verdict=verdict,
         sentences=tuple(sentences),
         tiles=_tiles(decision, verification),
+        verb=verb_of(decision, mood),
     )
+
+
+def verb_of(decision: Decision, mood: str) -> str:
+    """What is said of the mixture: train on it, or that it is a guess, where no baseline that may
+    be trained is beaten with a probability of `SURE`, neither by the law nor when trained."""
+    others = rivals(decision) or decision.baselines
+    chances = [comparison.probability_better for comparison in others.values()]
+    told = mood == CONFIRMED or not chances or max(chances) >= SURE
+    return TRAIN if told else GUESS
+
+
+def rivals(decision: Decision) -> dict[str, Comparison]:
+    """The baselines that keep the study's constraints."""
+    return {n: c for n, c in decision.baselines.items() if not c.forecast.violations}
 
 
 def mixture_words(decision: Decision) -> str:
@@ -95,7 +127,7 @@ def _promise(decision: Decision) -> str:
     width = f" ± {found.half_width:.3f}" if np.isfinite(found.half_width) else ""
     parts = [
         f"{against(comparison.gain, name)} (probability {comparison.probability_better:.2f} "
-        "that it is lower)"
+        f"that it is lower{guess_words(comparison)})"
         for name, comparison in decision.baselines.items()
     ]
     compared = f": {listing(parts)}" if parts else ""
@@ -103,6 +135,47 @@ def _promise(decision: Decision) -> str:
         f"For {objective_words(decision.objective)} at "
         f"{scale_words(decision.num_params, decision.train_tokens)}, the law {decision.law} "
         f"predicts {found.value:.3f}{width} ({decision.level:.0%} interval){compared}."
+    )
+
+
+def level_words(needs: Set[str], runs: RunTable, decision: Decision) -> str:
+    """At what scale the forecast really is, where the law does not read the scale of the target.
+
+    Args:
+        needs: what the law reads.
+        runs: that it was fitted to.
+    Returns: "" where the law reads it, or the target is no larger or smaller than the runs.
+    """
+    words = {"num_params": "parameters", "train_tokens": "tokens"}
+    unread = []
+    for axis, thing in words.items():
+        wanted, seen = getattr(decision, axis), getattr(runs, axis)
+        if axis not in needs and wanted is not None and not np.allclose(seen, wanted):
+            unread.append((thing, known(seen)))
+    if not unread or not len(runs):
+        return ""
+    things = " or ".join(thing for thing, _ in unread)
+    trained = listing(f"{count(most)} {thing}" for thing, most in unread if most is not None)
+    return (
+        f"The law {decision.law} does not depend on the number of {things}: the level it forecasts "
+        f"is that of the trained runs{f' ({trained})' if trained else ''}, not of the target."
+    )
+
+
+def other_scales(needs: Set[str], decision: Decision) -> tuple[AtOtherScale, ...]:
+    """Those that say something: of a law that reads no scale, none where no cap moves its optimum
+    either."""
+    reads = needs & {"num_params", "train_tokens"}
+    names = list(decision.recommended)
+    optima = np.array([scale.mixture.array(names) for scale in decision.scales])
+    still = not len(optima) or np.ptp(optima, axis=0).max() < SAME_OPTIMUM
+    return () if still and not reads else decision.scales
+
+
+def guess_words(comparison: Comparison) -> str:
+    """What to add to a gain over a baseline that no run supports."""
+    return (
+        "; a guess, it lies outside the trained range" if comparison.forecast.extrapolates else ""
     )
 
 
@@ -171,6 +244,7 @@ def _tiles(decision: Decision, verification: Verification | None) -> tuple[Tile,
         for name, comparison in decision.baselines.items():
             label = f"Predicted gain over {plain(name)}"
             chance = f"probability better {comparison.probability_better:.2f}"
+            chance += guess_words(comparison)
             tiles.append(Tile(label, f"{comparison.gain:.3f}".replace("-", "−"), chance))
         if (regret := decision.regret) is not None:
             detail = f"below {regret.bound:.2g} with probability {regret.level:.2f}"

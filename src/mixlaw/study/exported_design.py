@@ -120,7 +120,7 @@ def _of_design(study: Study) -> list[_Wanted]:
     if study.from_table:
         raise StudyError(
             f"{study.file} works from the table {study.config.table} and has no design of its own; "
-            "ask for the runs that are worth doing next: --next 4"
+            "ask for the runs that are worth doing next: --next 8"
         )
     return [_of_spec(study, spec) for spec in study.design()]
 

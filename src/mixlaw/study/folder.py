@@ -169,9 +169,10 @@ class StudyFolder:
     def _own(self, step: str) -> OwnRuns:
         """What a step of training works on. Raises: StudyError: the runs came as a table."""
         if self.from_table:
+            asked = "; for the runs to do next: --next 8" if step == "design" else ""
             raise StudyError(
                 f"{self.file} works from the table {self.config.table}; `{step}` needs domains "
-                "with text, sizes and a training section"
+                f"with text, sizes and a training section{asked}"
             )
         return self._own_runs
 

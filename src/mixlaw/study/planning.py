@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -108,7 +108,7 @@ class Planning:
             among=among,
             laws=self.config.fit.laws,
         )
-        return propose(
+        plan = propose(
             self.runs,
             question,
             count,
@@ -116,6 +116,17 @@ class Planning:
             threshold=self.config.plan.threshold,
             seed=self.config.seed,
         )
+        return self._beside_the_decision(plan)
+
+    def _beside_the_decision(self, plan: Plan) -> Plan:
+        """The plan, saying why its mixture and regret are not those of the decision."""
+        if plan.recommended is None:
+            return plan
+        unguarded = ""
+        if self.config.optimize.guard:
+            unguarded = " without the support guard, as new runs widen the trained range"
+        told = f"the plan's mixture and regret are of its own belief{unguarded}"
+        return replace(plan, reason=f"{plan.reason}; {told}; the decision is of mixlaw optimize")
 
     def _limits(self) -> Limits:
         """What a run and the decision must keep. Raises: InfeasibleError, MixtureError."""

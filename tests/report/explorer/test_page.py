@@ -197,7 +197,8 @@ def test_it_opens_at_the_recommended_mixture(explorer, study):
     assert "same as recommended" in compared
     for name, comparison in decision.baselines.items():
         assert f"{comparison.gain:.4f} lower than {name}" in compared
-    assert "of 20 refits" in compared
+    assert re.search(r"\d% sure to be lower; lower in \d+ of 20 refits of the law", compared)
+    assert explorer.page.locator(".x-heads .x-epochs").is_visible()
     assert (
         explorer.page.get_by_role("button", name="recommended").get_attribute("aria-pressed")
         == "true"
@@ -517,6 +518,24 @@ def test_it_fits_and_follows_the_scheme(explorer, tmp_path):
     assert len(papers) == 2
 
 
+def test_a_phone_hides_no_comparison_and_shows_where_to_scroll(explorer):
+    page = explorer.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    explorer.press("natural")
+    assert page.evaluate("getComputedStyle(document.querySelector('.x-now')).position") == "sticky"
+    page.evaluate("""() => {
+        const list = document.getElementById("x-against");
+        for (let k = 0; k < 8; k++) list.append(list.lastElementChild.cloneNode(true));
+    }""")
+    inside = "(one) => one.scrollHeight <= one.clientHeight"
+    assert page.locator("#x-against").evaluate(inside)
+    assert page.evaluate("getComputedStyle(document.querySelector('.x-now')).position") == "static"
+    shades = page.locator(".drawing, .sheet").evaluate_all(
+        "(all) => all.map((one) => getComputedStyle(one).backgroundImage)"
+    )
+    assert all(shade.count("linear-gradient") == 4 for shade in shades)
+
+
 def test_names_run_nothing(page, hostile_report):
     page.set_viewport_size({"width": 390, "height": 844})
     explorer = Explorer(page, hostile_report).open()
@@ -532,6 +551,7 @@ def test_names_run_nothing(page, hostile_report):
     for option in page.locator("#x-trainer option").all_inner_texts():
         page.locator("#x-trainer").select_option(label=option)
         explorer.press("Copy command")
+    assert page.locator(".x-epochs:visible").count() == 0  # nobody knows how much text there is
     explorer.open("#" + page.url.partition("#")[2])
     assert explorer.shares[1] > 1 / len(HOSTILE)
     assert page.evaluate("window.broken") is None
@@ -557,6 +577,9 @@ def test_print_keeps_the_state(explorer):
     assert explorer.field("docs").is_visible()
     assert explorer.page.locator("output").first.inner_text() == "1,000,000"
     assert explorer.page.locator("#x-objective").is_visible()
+    adjust = "(one) => getComputedStyle(one).getPropertyValue('print-color-adjust')"
+    for mark in (".x-dot", ".x-bar", ".x-swatch-dot"):
+        assert explorer.page.locator(mark).first.evaluate(adjust) == "exact"
 
 
 def test_a_law_without_a_page_form_is_told_and_runs_nothing():

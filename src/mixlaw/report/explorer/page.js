@@ -252,7 +252,7 @@
     write($("x-objective-name"), data.objective.words);
     write($("x-level"), percent(data.level, 0));
     const refits = `the ${data.draws.count} refits only which runs there were.`;
-    const counts = "P(lower) counts all errors of forecasts of held-out mixtures";
+    const counts = "How sure it is counts all errors of forecasts of held-out mixtures";
     const draws = data.draws.count ? `${counts}, ${refits}` : `${counts}.`;
     write($("x-draws"), `${draws} ${data.draws.note ?? ""}`.trim());
 
@@ -290,6 +290,8 @@
         row.row.classList.toggle("x-over", Boolean(over));
         write(row.beyond, beyond.get(data.domains[j]) ?? "");
       });
+      const unknown = domains.every(({ epochs }) => !epochs.textContent);
+      $("x-domains").classList.toggle("x-no-epochs", unknown);
       write($("x-sum"), (units.reduce((a, b) => a + b, 0) / 100).toFixed(2));
     }
 
@@ -334,9 +336,10 @@
         write(gain, mood ? fixed(Math.abs(one.gain)) : "same");
         attribute(gain, "class", mood);
         write(side, { good: "lower than", bad: "HIGHER than", "": "as" }[mood]);
-        write(chance, mood && `P(lower) ${chanceWords(one.chance)}`);
+        write(chance, mood && `${chanceWords(one.chance)} sure to be lower`);
         const drawn = mood && one.refits;
-        write(refits, drawn ? `, lower in ${one.refits.lower} of ${one.refits.of} refits` : "");
+        const times = drawn && `${one.refits.lower} of ${one.refits.of}`;
+        write(refits, drawn ? `; lower in ${times} refits of the law to resampled runs` : "");
       }
     }
 
