@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from mixlaw.claims import Worker  # noqa: E402
 from mixlaw.corpus import load_corpus  # noqa: E402
 from mixlaw.errors import CheckpointError, StorageError, TrainError  # noqa: E402
+from mixlaw.files import sealed  # noqa: E402
 from mixlaw.launch.commands import work_until_done  # noqa: E402
 from mixlaw.launch.driver import train_swarm, write_swarm  # noqa: E402
 from mixlaw.launch.local import LocalLauncher  # noqa: E402
@@ -442,7 +443,7 @@ def test_a_model_of_another_vocabulary(store, bases, swarm, tmp_path):
     root = Path(shutil.copytree(swarm.corpus, tmp_path / "corpus"))
     manifest = json.loads((root / "corpus.json").read_text())
     manifest["tokenizer"] |= {"name": "bpe-256", "digest": "other"}
-    (root / "corpus.json").write_text(json.dumps(manifest))
+    (root / "corpus.json").write_text(json.dumps(sealed(manifest)))
     assert load_corpus(root).vocab_size == load_corpus(swarm.corpus).vocab_size
     spec = continued(bases[0], store.start(bases[0].run_id))
     refused(replace(swarm, corpus=str(root)), spec, TrainError, "byte, the corpus .* bpe-256")
