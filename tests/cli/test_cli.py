@@ -101,6 +101,7 @@ def test_from_a_table_for_people(tmp_path):
     ("arguments", "message"),
     [
         (["fit", "nowhere"], "no study file at nowhere/study.yaml"),
+        (["fit", __file__], f"mixlaw import {__file__} --into my-study"),
         (["predict", "{study}", "-m", "web=0.4,code=0.4"], "sum to 0.8"),
         (["predict", "{study}", "-m", "web=nan,code=1"], "proportion of 'web' is nan"),
         (["predict", "{study}", "-m", "web=-1,code=2"], "proportion of 'web' is -1"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import re
 import subprocess
 import sys
@@ -78,14 +77,6 @@ def test_every_picture_is_documented():
         assert "Returns:" in text or "returns and raises" in text, name
 
 
-def test_without_matplotlib_the_error_names_the_extra(made, monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.partition(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+def test_without_matplotlib_the_error_names_the_extra(made, no_matplotlib):
     with pytest.raises(MissingExtraError, match=r"mixlaw\[report\]"):
         plots.mixture(made.decision)

@@ -1,6 +1,5 @@
 """The report of small studies from a table: what it says, that it is safe, and self-contained."""
 
-import builtins
 import itertools
 import json
 import re
@@ -291,15 +290,7 @@ def test_bad_news_is_told_as_it_is(study, changes, noise, mood, word):
         assert "OUTSIDE" in found.sentences[1]
 
 
-def test_without_matplotlib_the_error_names_the_extra(study, monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.partition(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+def test_without_matplotlib_the_error_names_the_extra(study, no_matplotlib):
     with pytest.raises(MissingExtraError, match=r"mixlaw\[report\]"):
         render(study, draws=0)
 

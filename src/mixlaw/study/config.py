@@ -288,10 +288,11 @@ def load_config(path: Path) -> StudyConfig:
     try:
         data = read_yaml(path)
     except OSError as error:
-        raise StudyError(
-            f"no study file at {path} ({error.strerror}); "
-            f"create one with: mixlaw init {shlex.quote(str(path.parent))}"
-        ) from error
+        given = shlex.quote(str(path.parent))
+        remedy = f"create one with: mixlaw init {given}"
+        if path.parent.is_file():  # a table of runs, most likely
+            remedy = f"of a table of runs it is made by: mixlaw import {given} --into my-study"
+        raise StudyError(f"no study file at {path} ({error.strerror}); {remedy}") from error
     try:
         return StudyConfig.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
