@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,9 +39,13 @@ if "mixlaw.launch.worker" in sys.orig_argv:
 HANG = """
     real = BatchSampler.batches
     def batches(self, first, count, proportions):
-        if first >= 20 and os.path.exists(flag):
-            os.remove(flag)
-            time.sleep(3600)
+        if first >= 20:
+            try:
+                os.remove(flag)  # one of them can, however many come at once
+            except FileNotFoundError:
+                pass
+            else:
+                time.sleep(3600)
         return real(self, first, count, proportions)
     BatchSampler.batches = batches
 """
@@ -113,11 +116,11 @@ def faulty(tmp_path: Path, fault: str, flag: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
-def events(study: Path) -> Counter[str]:
-    """How often each event was told, over all runs."""
+def events(study: Path) -> list[list[str]]:
+    """What was told of each run, in order."""
     store = RunStore(study / "runs")
-    told = [line for run in Study(study).design() for line in store.metrics(run.run_id)]
-    return Counter(line["event"] for line in told if "event" in line)
+    told = (store.metrics(run.run_id) for run in Study(study).design())
+    return [[line["event"] for line in lines if "event" in line] for lines in told]
 
 
 def table(study: Path) -> bytes:
@@ -182,8 +185,9 @@ def test_a_worker_that_hangs_is_ended_and_its_runs_are_finished(study, undisturb
     assert found.returncode == 0, found.stderr
     assert "its training no longer moved" in found.stderr
     assert table(study) == table(undisturbed)
-    told = events(study)
-    assert 1 <= told["stuck"] == told["resumed"] <= 10
+    after = {told[told.index("stuck") + 1] for told in events(study) if "stuck" in told}
+    assert "resumed" in after
+    assert after <= {"resumed", "started"}  # a slow machine's worker is stuck before its first step
 
 
 def test_a_run_that_kills_every_worker_is_named_and_can_be_tried_again(
@@ -239,5 +243,4 @@ def test_two_trainings_of_one_study_at_once_train_each_run_once(study, undisturb
     told = [call.communicate()[1] for call in calls]
     assert [call.returncode for call in calls] == [0, 0], told
     assert table(study) == table(undisturbed)
-    found = events(study)
-    assert (found["started"], found["resumed"], found["done"]) == (20, 0, 20)
+    assert events(study) == [["started", *["evaluated"] * 3, "done"]] * 20
